@@ -1,0 +1,51 @@
+# Tests of the repository itself: rules that no compiler checks. Each script says what it proves.
+# Bash, because they grep and call nm; checks_can_fail plants a violation of every rule and wants it caught.
+
+set(DIRIGO_CHECKS ${CMAKE_CURRENT_SOURCE_DIR}/scripts)
+
+function(dirigo_repository_test name)
+  add_test(NAME repository.${name} COMMAND ${ARGN} COMMAND_EXPAND_LISTS)
+  set_tests_properties(repository.${name} PROPERTIES LABELS repository)
+endfunction()
+
+dirigo_repository_test(checks_can_fail ${DIRIGO_CHECKS}/checks_can_fail.sh ${CMAKE_CXX_COMPILER} ${CMAKE_NM})
+dirigo_repository_test(layering ${DIRIGO_CHECKS}/check_layering.sh ${PROJECT_SOURCE_DIR})
+dirigo_repository_test(library_calls ${DIRIGO_CHECKS}/check_library_calls.sh ${PROJECT_SOURCE_DIR})
+dirigo_repository_test(headers ${DIRIGO_CHECKS}/check_headers.sh ${PROJECT_SOURCE_DIR} ${CMAKE_CXX_COMPILER})
+
+set(isa_groups)
+foreach(name portable avx2 avx512)
+  if(TARGET dirigo_isa_${name})
+    list(APPEND isa_groups --isa ${name} $<TARGET_OBJECTS:dirigo_isa_${name}>)
+  endif()
+endforeach()
+# Archives for the other libraries; core's own archive also holds the groups themselves.
+dirigo_repository_test(isa_symbols ${DIRIGO_CHECKS}/check_isa_symbols.sh ${CMAKE_NM} ${isa_groups}
+                       --rest $<TARGET_OBJECTS:dirigo_core> $<TARGET_FILE:dirigo_autograd> $<TARGET_FILE:dirigo_nn>
+                       $<TARGET_FILE:dirigo_data> $<TARGET_FILE:dirigo_meta_attention>)
+
+if(TARGET dirigo)
+  dirigo_repository_test(readme ${DIRIGO_CHECKS}/check_readme.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
+endif()
+
+# The suites that depend on the kernels, once per instruction set that this machine has; the plain entries run
+# the one that is chosen by default.
+set(DIRIGO_MACHINE_ISAS)
+if(TARGET dirigo_isa_avx2 AND EXISTS /proc/cpuinfo)
+  file(STRINGS /proc/cpuinfo cpu_flags REGEX "^flags" LIMIT_COUNT 1)
+  set(DIRIGO_MACHINE_ISAS sse2)
+  if(cpu_flags MATCHES " avx2( |$)" AND cpu_flags MATCHES " fma( |$)")
+    list(APPEND DIRIGO_MACHINE_ISAS avx2)
+  endif()
+  if(cpu_flags MATCHES " avx512bw( |$)" AND cpu_flags MATCHES " avx512dq( |$)" AND cpu_flags MATCHES " avx512vl( |$)")
+    list(APPEND DIRIGO_MACHINE_ISAS avx512)
+  endif()
+endif()
+foreach(isa ${DIRIGO_MACHINE_ISAS})
+  foreach(folder core meta_attention)
+    if(TARGET test_${folder})
+      add_test(NAME ${folder}.${isa} COMMAND test_${folder})
+      set_tests_properties(${folder}.${isa} PROPERTIES LABELS isa ENVIRONMENT DIRIGO_ISA=${isa})
+    endif()
+  endforeach()
+endforeach()
