@@ -1,0 +1,54 @@
+// The Dirichlet distribution over K routes, in double precision (docs: mathematics, sections 3 and 4).
+//
+// Spans hold the K >= 1 entries of one distribution: concentrations b, p > 0 (otherwise the result is NaN),
+// with s = sum b and the mean m = b / s; psi and psi1 are digamma and trigamma. Every function throws
+// ValueError if its spans are empty or differ in size. Results are in nats. The sums cancel: an error is
+// relative to the largest term, so that a divergence of equal distributions may come out as +-1e-16.
+#pragma once
+
+#include <span>
+
+#include "dirigo/core/philox.hpp"
+
+namespace dirigo::dirichlet {
+
+using Values = std::span<const double>;
+
+// log B(b) = sum lgamma(b_i) - lgamma(s)
+double log_beta(Values b);
+
+// KL(Dir(b) || Dir(p)) = log B(p) - log B(b) + sum (b_i - p_i)(psi(b_i) - psi(s))
+double kl(Values b, Values p);
+// The same with log_beta(p) from outside: a prior is shared by all tokens.
+double kl(Values b, Values p, double log_beta_p);
+// out_i = dKL/db_i = (b_i - p_i) psi1(b_i) - (s - s_p) psi1(s)
+void kl_gradient(Values b, Values p, std::span<double> out);
+
+// Differential entropy U = log B(b) + (s - K) psi(s) - sum (b_i - 1) psi(b_i)
+double entropy(Values b);
+// out_i = dU/db_i = (s - K) psi1(s) - (b_i - 1) psi1(b_i)
+void entropy_gradient(Values b, std::span<double> out);
+
+// Entropy of the categorical distribution with probabilities m: -sum m_i log m_i, where 0 log 0 = 0.
+double categorical_entropy(Values m);
+// E[H(alpha)] = psi(s + 1) - sum m_i psi(b_i + 1), alpha ~ Dir(b)
+double expected_categorical_entropy(Values b);
+// Mutual information of route and alpha, the epistemic part of the uncertainty: H(m) - E[H(alpha)]
+double mutual_information(Values b);
+
+// log sum exp(y_i), without overflow or underflow of the terms that matter.
+double log_sum_exp(Values y);
+
+// Draws alpha ~ Dir(b): y_i = log g_i, g_i ~ Gamma(b_i, 1), alpha = softmax(y). Keep y: it carries what alpha
+// loses to underflow, and sample_vjp and log_prob want it.
+void sample(Values b, PhiloxStream& stream, std::span<double> y, std::span<double> alpha);
+
+// Implicit reparameterisation gradient of a draw (Figurnov, Mohamed, Mnih 2018): for g = dL/dalpha,
+// db_i = dL/db_i = alpha_i D(b_i, y_i) (g_i - sum_j alpha_j g_j).
+void sample_vjp(Values b, Values y, Values alpha, Values g, std::span<double> db);
+
+// Log density at alpha = softmax(y), y any (unnormalised) logarithms of alpha:
+// sum (b_i - 1) log alpha_i - log B(b), with respect to d alpha_1 ... d alpha_{K-1}.
+double log_prob(Values b, Values y);
+
+}  // namespace dirigo::dirichlet
