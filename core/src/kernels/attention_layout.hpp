@@ -1,0 +1,30 @@
+// The block sizes of the attention kernels, from which both the kernels and their scratch sizes follow.
+// No xsimd here: attention_scratch.cpp is compiled without instruction-set flags.
+#pragma once
+
+#include <cstdint>
+
+namespace dirigo::kernels {
+
+inline constexpr int key_panel = 32;   // keys per transposed panel; rows are padded to a multiple of this too
+inline constexpr int key_block = 512;  // keys per step of the online softmax, at absolute multiples
+inline constexpr int max_tile_rows = 8;    // of any instruction set
+inline constexpr int gradient_keys = 128;  // keys and queries per score block of the backward passes
+inline constexpr int gradient_queries = 64;
+inline constexpr int row_gap = 16;  // score rows are this much apart, so that columns do not share cache sets
+inline constexpr int scratch_alignment = 64;
+
+static inline constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+static inline constexpr std::int64_t round_down(std::int64_t n, std::int64_t multiple) {
+  return n / multiple * multiple;
+}
+static inline constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) {
+  return a < b ? a : b;
+}
+static inline constexpr std::int64_t larger(std::int64_t a, std::int64_t b) {
+  return a > b ? a : b;
+}
+
+}  // namespace dirigo::kernels

@@ -1,0 +1,144 @@
+// What softmax and linear attention share: carving scratch, packing rows and panels, writing rows.
+#pragma once
+
+#include "kernels/attention_layout.hpp"
+#include "kernels/simd.hpp"
+#include "kernels/tile.inl.hpp"
+
+namespace dirigo::kernels {
+
+// Hands out 64-byte-aligned pieces of the caller's scratch.
+template <class Arch, class T>
+class Scratch {
+ public:
+  explicit Scratch(T* begin) : next_(begin) {
+    while (reinterpret_cast<std::uintptr_t>(next_) % scratch_alignment != 0) ++next_;
+  }
+  T* take(std::int64_t count) {
+    T* const piece = next_;
+    next_ += round_up(count, row_gap);
+    return piece;
+  }
+
+ private:
+  T* next_;
+};
+
+template <class Arch, class T>
+DIRIGO_INLINE void fill(std::int64_t begin, std::int64_t end, T value, T* x) {
+  for (std::int64_t i = begin; i < end; ++i) x[i] = value;
+}
+
+// dst[0, d) = factor * src, dst[d, padded) = 0.
+template <class Arch, class T>
+DIRIGO_INLINE void pack_row(std::int64_t d, std::int64_t padded, T factor, const T* src, T* dst) {
+  constexpr int width = lanes<Arch, T>;
+  std::int64_t c = 0;
+  for (; c + width <= d; c += width) {
+    (load<Arch, T>(src + c) * Batch<Arch, T>(factor)).store_unaligned(dst + c);
+  }
+  for (; c < d; ++c) dst[c] = src[c] * factor;
+  fill<Arch>(c, padded, T(0), dst);
+}
+
+template <class Arch, class T>
+void pack_rows(std::int64_t n, std::int64_t d, std::int64_t padded, T factor, const T* src,
+               std::int64_t stride, T* dst) {
+  for (std::int64_t i = 0; i < n; ++i) pack_row<Arch>(d, padded, factor, src + i * stride, dst + i * padded);
+}
+
+// Four rows of four values.
+template <class Arch, class T>
+DIRIGO_INLINE void transpose_4x4(const T* src, std::int64_t stride, T* dst, std::int64_t dst_stride) {
+  using Quad [[gnu::vector_size(4 * sizeof(T))]] = T;
+  Quad row[4];
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(&row[i], src + i * stride, sizeof(Quad));
+  const Quad low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+  const Quad low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+  const Quad high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+  const Quad high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+  const Quad column[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                          __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                          __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                          __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(dst + i * dst_stride, &column[i], sizeof(Quad));
+}
+
+// One panel: dst[c * key_panel + j] = src[j * stride + c], c < d, for n <= key_panel rows; the missing ones
+// are 0.
+template <class Arch, class T>
+void pack_panel(std::int64_t n, std::int64_t d, const T* src, std::int64_t stride, T* dst) {
+  const std::int64_t whole_rows = round_down(n, 4), whole_columns = round_down(d, 4);
+  for (std::int64_t c = 0; c < whole_columns; c += 4) {
+    for (std::int64_t j = 0; j < whole_rows; j += 4) {
+      transpose_4x4<Arch>(src + j * stride + c, stride, dst + c * key_panel + j, key_panel);
+    }
+  }
+  for (std::int64_t c = 0; c < d; ++c) {
+    T* const out = dst + c * key_panel;
+    for (std::int64_t j = c < whole_columns ? whole_rows : 0; j < n; ++j) out[j] = src[j * stride + c];
+    fill<Arch>(n, key_panel, T(0), out);
+  }
+}
+
+// Rows [begin, end), begin a multiple of key_panel, into the panels of a whole sequence.
+template <class Arch, class T>
+void pack_panels(std::int64_t begin, std::int64_t end, std::int64_t d, const T* src, std::int64_t stride,
+                 T* panels) {
+  for (std::int64_t j = begin; j < end; j += key_panel) {
+    pack_panel<Arch>(smaller(key_panel, end - j), d, src + j * stride, stride, panels + j * d);
+  }
+}
+
+// dst[0, d) = factor * src + 0: the sum turns -0 into +0, whose sign would otherwise tell of masked terms.
+template <class Arch, class T>
+DIRIGO_INLINE void write_row(std::int64_t d, T factor, const T* src, T* dst) {
+  constexpr int width = lanes<Arch, T>;
+  std::int64_t c = 0;
+  for (; c + width <= d; c += width) {
+    multiply_add(load<Arch, T>(src + c), Batch<Arch, T>(factor), Batch<Arch, T>(T(0)))
+        .store_unaligned(dst + c);
+  }
+  for (; c < d; ++c) dst[c] = src[c] * factor + T(0);
+}
+
+template <class Arch, class T>
+DIRIGO_INLINE T dot_row(std::int64_t d, const T* a, const T* b) {
+  constexpr int width = lanes<Arch, T>;
+  Batch<Arch, T> sum(T(0));
+  std::int64_t c = 0;
+  for (; c + width <= d; c += width) sum = multiply_add(load<Arch, T>(a + c), load<Arch, T>(b + c), sum);
+  T total = horizontal_sum<Arch, T>(sum);
+  for (; c < d; ++c) total += a[c] * b[c];
+  return total;
+}
+
+// Scores of m rows a (m x d, `padded` apart) against the panels of columns [begin, end), both multiples of
+// key_panel relative to `panels`: scores[i * stride + j - begin]. Inlined so that constant strides stay
+// constant.
+template <class Arch, class T>
+DIRIGO_INLINE void panel_scores(std::int64_t m, std::int64_t d, std::int64_t padded, const T* a,
+                                const T* panels, std::int64_t begin, std::int64_t end, T* scores,
+                                std::int64_t stride) {
+  constexpr int rows = Tile<Arch, T>::rows, columns = Tile<Arch, T>::columns;
+  for (std::int64_t j = begin; j < end; j += key_panel) {
+    if (m != rows) {
+      small_product<Arch, T, Start::zero>(m, key_panel, d, a, padded, 1, panels + j * d, key_panel,
+                                          scores + j - begin, stride);
+      continue;
+    }
+    for (int c = 0; c < key_panel; c += columns) {
+      tile<Arch, T, rows, Start::zero>(d, a, padded, 1, panels + j * d + c, key_panel, nullptr,
+                                       scores + j - begin + c, stride);
+    }
+  }
+}
+
+// c (m rows) += a b over k terms, both rows of b and c `padded` apart.
+template <class Arch, class T>
+DIRIGO_INLINE void add_product(std::int64_t m, std::int64_t padded, std::int64_t k, const T* a,
+                               std::int64_t a_row, std::int64_t a_col, const T* b, T* c) {
+  small_product<Arch, T, Start::accumulate>(m, padded, k, a, a_row, a_col, b, padded, c, padded);
+}
+
+}  // namespace dirigo::kernels
