@@ -1,0 +1,118 @@
+// Config: everything that determines a run, section by section, with its presets and its JSON form.
+//
+// Every field has a dotted name ("router.eps") under which `--set`, config.json and error messages know it. One
+// table (meta_attention/src/config.cpp) lists the names, ranges and choices; reading, writing and checking walk it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dirigo/nn/schedule.hpp"
+
+namespace dirigo::meta {
+
+// Expert order everywhere: full, linear, local.
+enum class ExpertKind : std::uint8_t { full, linear, local };
+inline constexpr int expert_count = 3;
+std::string_view expert_name(ExpertKind kind) noexcept;
+ExpertKind parse_expert(std::string_view name);  // throws ValueError naming the nearest
+
+enum class Positions { learned };
+enum class Projections { shared, per_expert };
+enum class RouterKind { bayes, softmax, gumbel, static_expert, prior_mixture };
+enum class Posterior { additive, free };
+enum class CostModel { nominal, analytic };
+enum class VocabularyKind { observed, bytes256 };
+enum class Sampling { posterior, mean };
+enum class DropoutSites { all, ffn_output };  // all: embedding sum, after the FFN's GELU, FFN output
+enum class Optimiser { adam, adamw };
+
+struct ModelConfig {
+  std::int64_t d_model = 128, layers = 2, heads = 4, ffn_multiplier = 4;
+  std::int64_t max_len = 0;  // 0: train.seq_len
+  Positions positions = Positions::learned;
+  bool tie_embeddings = true;
+  VocabularyKind vocabulary = VocabularyKind::observed;
+};
+
+struct AttentionConfig {
+  Projections projections = Projections::shared;
+  std::int64_t window = 32, chunk = 64;
+};
+
+struct RouterConfig {
+  RouterKind kind = RouterKind::bayes;
+  ExpertKind expert = ExpertKind::full;  // of kind static
+  Posterior posterior = Posterior::free;
+  std::int64_t hidden = 64;
+  std::vector<double> costs = {1.0, 0.15, 0.30};  // full, linear, local (the paper's); used by cost_model=nominal
+  CostModel cost_model = CostModel::nominal;
+  double eps = 0.01, beta0 = 1;
+  double temperature = 1;  // of kind gumbel
+};
+
+struct ObjectiveConfig {
+  nn::KlWeight w_kl;
+  double free_bits = 0;  // nats per layer below which the mean KL is not penalised
+  double cost_lambda = 0, entropy_bonus = 0, load_balance = 0;
+};
+
+struct TrainConfig {
+  std::int64_t steps = 3000, batch = 32, seq_len = 256;
+  Optimiser optimiser = Optimiser::adam;
+  nn::LearningRate lr;
+  double weight_decay = 0, clip = 0, dropout = 0;
+  DropoutSites dropout_sites = DropoutSites::ffn_output;
+  Sampling sampling = Sampling::posterior;
+  double straight_through = 0;  // the last fraction of the steps; 0 is off
+  std::int64_t seed = 1, eval_every = 0;
+};
+
+struct DataConfig {
+  std::string corpus, valid;     // SPEC: a file or synthetic:NAME?option=value
+  std::int64_t train_bytes = 0;  // 0: all
+  std::int64_t seed = 1;         // of synthetic tables
+  std::int64_t pool = 0;         // > 0: training sequences repeat after this many (repetition curriculum)
+  double pool_until = 0;         // for this first fraction of the steps
+};
+
+struct Config {
+  std::string preset;  // where it started from; for people
+  ModelConfig model;
+  AttentionConfig attention;
+  RouterConfig router;
+  ObjectiveConfig objective;
+  TrainConfig train;
+  DataConfig data;
+};
+
+// Throws ValueError naming the known presets (and the nearest).
+Config preset(std::string_view name);
+std::vector<std::string> preset_names();
+
+// Sets one field from text: "router.eps", "0.1". Throws ValueError for an unknown key (naming the nearest), a
+// value that does not parse, or one outside the field's own range.
+void set_field(Config& config, std::string_view key, std::string_view value);
+
+// Fills in what depends on other fields (max_len) and checks what no field can check alone: D divisible by H,
+// sequence length against max_len, costs, straight-through. Throws ValueError "[config] KEY: expected ..., got ...".
+void resolve(Config& config);
+
+// JSON text with the sections of the interface. config_from_json starts from the defaults, refuses unknown keys
+// (naming the nearest), and throws ValueError naming the field. `where` (a file name) opens every message.
+std::string config_to_json(const Config& config);
+Config config_from_json(std::string_view text, const std::string& where);
+
+struct FieldDescription {
+  std::string key, value, expected;
+};
+std::vector<FieldDescription> describe_fields(const Config& config);
+
+// beta_i = eps + beta0 (1 - c_i), and the null router's mean beta / sum(beta).
+std::vector<double> prior_concentration(const RouterConfig& router, std::span<const double> costs);
+std::vector<double> prior_mean(const RouterConfig& router, std::span<const double> costs);
+
+}  // namespace dirigo::meta

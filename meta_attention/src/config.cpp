@@ -1,0 +1,435 @@
+// The configuration: one table of fields, from which --set, config.json, checks and messages all follow.
+#include "dirigo/meta_attention/config.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <variant>
+
+#include "dirigo/core/errors.hpp"
+#include "dirigo/core/suggest.hpp"
+
+namespace dirigo::meta {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+struct IntegerField {
+  std::int64_t* value;
+  std::int64_t least, most;
+};
+struct RealField {
+  double* value;
+  double least, most;
+  bool open;  // the lower end is excluded
+};
+struct BoolField {
+  bool* value;
+};
+struct TextField {
+  std::string* value;
+};
+struct CostsField {
+  std::vector<double>* value;
+};
+// "off" or a fraction in (0, 1]; 0 stands for off.
+struct FractionField {
+  double* value;
+};
+// An enumeration stored as its underlying type.
+struct ChoiceField {
+  void* value;
+  std::size_t bytes;
+  std::vector<std::string_view> names;
+};
+
+using FieldValue =
+    std::variant<IntegerField, RealField, BoolField, TextField, CostsField, FractionField, ChoiceField>;
+
+struct Field {
+  std::string_view section, name;
+  FieldValue value;
+  std::string key() const { return fmt::format("{}.{}", section, name); }
+};
+
+template <class Enum>
+ChoiceField choice(Enum& value, std::vector<std::string_view> names) {
+  return {&value, sizeof(Enum), std::move(names)};
+}
+
+constexpr std::int64_t big = std::int64_t(1) << 40;
+
+std::vector<Field> fields(Config& c) {
+  return {
+      {"model", "d_model", IntegerField{&c.model.d_model, 1, 65536}},
+      {"model", "layers", IntegerField{&c.model.layers, 1, 1024}},
+      {"model", "heads", IntegerField{&c.model.heads, 1, 65536}},
+      {"model", "ffn_multiplier", IntegerField{&c.model.ffn_multiplier, 1, 64}},
+      {"model", "max_len", IntegerField{&c.model.max_len, 0, 1 << 20}},
+      {"model", "positions", choice(c.model.positions, {"learned"})},
+      {"model", "tie_embeddings", BoolField{&c.model.tie_embeddings}},
+      {"model", "vocabulary", choice(c.model.vocabulary, {"observed", "bytes256"})},
+      {"attention", "projections", choice(c.attention.projections, {"shared", "per_expert"})},
+      {"attention", "window", IntegerField{&c.attention.window, 1, 1 << 20}},
+      {"attention", "chunk", IntegerField{&c.attention.chunk, 1, 4096}},
+      {"router", "kind", choice(c.router.kind, {"bayes", "softmax", "gumbel", "static", "prior_mixture"})},
+      {"router", "expert", choice(c.router.expert, {"full", "linear", "local"})},
+      {"router", "posterior", choice(c.router.posterior, {"additive", "free"})},
+      {"router", "hidden", IntegerField{&c.router.hidden, 1, 65536}},
+      {"router", "costs", CostsField{&c.router.costs}},
+      {"router", "cost_model", choice(c.router.cost_model, {"nominal", "analytic"})},
+      {"router", "eps", RealField{&c.router.eps, 0, 1e6, true}},
+      {"router", "beta0", RealField{&c.router.beta0, 0, 1e6, false}},
+      {"router", "temperature", RealField{&c.router.temperature, 0, 1e6, true}},
+      {"objective", "w_kl", RealField{&c.objective.w_kl.value, 0, infinity, false}},
+      {"objective", "w_kl_schedule", choice(c.objective.w_kl.kind, {"constant", "linear", "cyclical"})},
+      {"objective", "w_kl_warmup", IntegerField{&c.objective.w_kl.warmup, 0, big}},
+      {"objective", "w_kl_cycles", IntegerField{&c.objective.w_kl.cycles, 1, 1000000}},
+      {"objective", "w_kl_ramp", RealField{&c.objective.w_kl.ramp, 0, 1, false}},
+      {"objective", "free_bits", RealField{&c.objective.free_bits, 0, infinity, false}},
+      {"objective", "cost_lambda", RealField{&c.objective.cost_lambda, 0, infinity, false}},
+      {"objective", "entropy_bonus", RealField{&c.objective.entropy_bonus, 0, infinity, false}},
+      {"objective", "load_balance", RealField{&c.objective.load_balance, 0, infinity, false}},
+      {"train", "steps", IntegerField{&c.train.steps, 1, (std::int64_t(1) << 32) - 1}},
+      {"train", "batch", IntegerField{&c.train.batch, 1, 1 << 20}},
+      {"train", "seq_len", IntegerField{&c.train.seq_len, 1, 1 << 20}},
+      {"train", "optimiser", choice(c.train.optimiser, {"adam", "adamw"})},
+      {"train", "lr", RealField{&c.train.lr.peak, 0, 1e3, true}},
+      {"train", "lr_schedule", choice(c.train.lr.kind, {"constant", "cosine", "linear"})},
+      {"train", "lr_warmup", IntegerField{&c.train.lr.warmup, 0, big}},
+      {"train", "lr_final", RealField{&c.train.lr.final_fraction, 0, 1, false}},
+      {"train", "weight_decay", RealField{&c.train.weight_decay, 0, 1e3, false}},
+      {"train", "clip", RealField{&c.train.clip, 0, infinity, false}},
+      {"train", "dropout", RealField{&c.train.dropout, 0, 0.99, false}},
+      {"train", "dropout_sites", choice(c.train.dropout_sites, {"all", "ffn_output"})},
+      {"train", "sampling", choice(c.train.sampling, {"posterior", "mean"})},
+      {"train", "straight_through", FractionField{&c.train.straight_through}},
+      {"train", "seed", IntegerField{&c.train.seed, 0, std::numeric_limits<std::int64_t>::max()}},
+      {"train", "eval_every", IntegerField{&c.train.eval_every, 0, big}},
+      {"data", "corpus", TextField{&c.data.corpus}},
+      {"data", "valid", TextField{&c.data.valid}},
+      {"data", "train_bytes", IntegerField{&c.data.train_bytes, 0, std::numeric_limits<std::int64_t>::max()}},
+      {"data", "seed", IntegerField{&c.data.seed, 0, std::numeric_limits<std::int64_t>::max()}},
+      {"data", "pool", IntegerField{&c.data.pool, 0, big}},
+      {"data", "pool_until", RealField{&c.data.pool_until, 0, 1, false}},
+  };
+}
+
+[[noreturn]] void refuse(const std::string& where, const std::string& key, const std::string& expected,
+                         const std::string& got) {
+  throw ValueError(fmt::format("[{}] {}: expected {}, got {}", where, key, expected, got));
+}
+
+std::string expected(const FieldValue& value) {
+  struct Describe {
+    std::string operator()(const IntegerField& f) const {
+      return f.most >= big ? fmt::format("a whole number >= {}", f.least)
+                           : fmt::format("a whole number from {} to {}", f.least, f.most);
+    }
+    std::string operator()(const RealField& f) const {
+      if (f.most == infinity || f.most >= 1e6) return fmt::format("a number {} {}", f.open ? ">" : ">=", f.least);
+      return fmt::format("a number {} {} and <= {}", f.open ? ">" : ">=", f.least, f.most);
+    }
+    std::string operator()(const BoolField&) const { return "true or false"; }
+    std::string operator()(const TextField&) const { return "text"; }
+    std::string operator()(const CostsField&) const {
+      return "three numbers in [0, 1] (full, linear, local), as [1.0,0.15,0.3]";
+    }
+    std::string operator()(const FractionField&) const { return "off or a fraction in (0, 1]"; }
+    std::string operator()(const ChoiceField& f) const { return fmt::format("one of {}", fmt::join(f.names, ", ")); }
+  };
+  return std::visit(Describe{}, value);
+}
+
+std::size_t choice_index(const ChoiceField& f) {
+  return f.bytes == 1 ? std::size_t(*static_cast<const std::uint8_t*>(f.value))
+                      : std::size_t(*static_cast<const int*>(f.value));
+}
+
+Json to_json(const FieldValue& value) {
+  struct Get {
+    Json operator()(const IntegerField& f) const { return *f.value; }
+    Json operator()(const RealField& f) const { return *f.value; }
+    Json operator()(const BoolField& f) const { return *f.value; }
+    Json operator()(const TextField& f) const { return *f.value; }
+    Json operator()(const CostsField& f) const { return *f.value; }
+    Json operator()(const FractionField& f) const { return *f.value == 0 ? Json("off") : Json(*f.value); }
+    Json operator()(const ChoiceField& f) const { return std::string(f.names[choice_index(f)]); }
+  };
+  return std::visit(Get{}, value);
+}
+
+// Stores a JSON value in a field, or refuses it.
+void assign(const Field& field, const Json& json, const std::string& where) {
+  const auto fail = [&] { refuse(where, field.key(), expected(field.value), json.dump()); };
+  struct Set {
+    const Json& json;
+    bool operator()(const IntegerField& f) const {
+      if (!json.is_number_integer()) return false;
+      if (json.is_number_unsigned() && json.get<std::uint64_t>() > std::uint64_t(f.most)) return false;
+      const auto number = json.get<std::int64_t>();
+      if (number < f.least || number > f.most) return false;
+      *f.value = number;
+      return true;
+    }
+    bool operator()(const RealField& f) const {
+      if (!json.is_number()) return false;
+      const auto number = json.get<double>();
+      if (!std::isfinite(number) || number < f.least || number > f.most || (f.open && number == f.least)) return false;
+      *f.value = number;
+      return true;
+    }
+    bool operator()(const BoolField& f) const {
+      if (!json.is_boolean()) return false;
+      *f.value = json.get<bool>();
+      return true;
+    }
+    bool operator()(const TextField& f) const {
+      if (!json.is_string()) return false;
+      *f.value = json.get<std::string>();
+      return true;
+    }
+    bool operator()(const CostsField& f) const {
+      if (!json.is_array() || json.size() != std::size_t(expert_count)) return false;
+      std::vector<double> costs;
+      for (const auto& item : json) {
+        if (!item.is_number()) return false;
+        const auto cost = item.get<double>();
+        if (!(cost >= 0 && cost <= 1)) return false;
+        costs.push_back(cost);
+      }
+      *f.value = std::move(costs);
+      return true;
+    }
+    bool operator()(const FractionField& f) const {
+      if (json.is_string() && json.get<std::string>() == "off") {
+        *f.value = 0;
+        return true;
+      }
+      if (!json.is_number()) return false;
+      const auto number = json.get<double>();
+      if (!(number > 0 && number <= 1)) return false;
+      *f.value = number;
+      return true;
+    }
+    bool operator()(const ChoiceField& f) const {
+      if (!json.is_string()) return false;
+      const auto found = std::find(f.names.begin(), f.names.end(), json.get<std::string>());
+      if (found == f.names.end()) return false;
+      const auto index = found - f.names.begin();
+      if (f.bytes == 1) {
+        *static_cast<std::uint8_t*>(f.value) = std::uint8_t(index);
+      } else {
+        *static_cast<int*>(f.value) = int(index);
+      }
+      return true;
+    }
+  };
+  if (std::visit(Set{json}, field.value)) return;
+  if (const auto* f = std::get_if<ChoiceField>(&field.value); f && json.is_string()) {
+    const auto word = json.get<std::string>();
+    const std::vector<std::string> names(f->names.begin(), f->names.end());
+    refuse(where, field.key(), expected(field.value), fmt::format("'{}'{}", word, did_you_mean(word, names)));
+  }
+  fail();
+}
+
+const Field& find_field(const std::vector<Field>& table, std::string_view key, const std::string& where) {
+  for (const Field& field : table) {
+    if (field.key() == key) return field;
+  }
+  std::vector<std::string> keys;
+  for (const Field& field : table) keys.push_back(field.key());
+  refuse(where, "key", "a configuration key", fmt::format("'{}'{}", key, did_you_mean(key, keys)));
+}
+
+// Text from a command line as JSON: numbers, true, false and [..] as such, anything else as a string.
+Json parse_value(std::string_view text) {
+  Json json = Json::parse(text.begin(), text.end(), nullptr, false);
+  if (json.is_discarded() || json.is_object() || json.is_null()) return std::string(text);
+  return json;
+}
+
+Config common() {
+  Config c;  // the struct's defaults are those common to the presets
+  return c;
+}
+
+Config paper(double w_kl) {
+  Config c = common();
+  c.attention.projections = Projections::per_expert;
+  c.router.posterior = Posterior::additive;
+  c.objective.w_kl.value = w_kl;
+  c.train.steps = 2000;
+  c.train.seq_len = 64;
+  c.train.dropout = 0.1;
+  c.train.dropout_sites = DropoutSites::all;
+  return c;
+}
+
+Config tiny() {
+  Config c = common();
+  c.objective.w_kl.value = 0.003;
+  c.train.lr = {nn::LearningRate::Kind::cosine, 1e-3, 100, 0.1};
+  c.train.clip = 1.0;
+  c.train.dropout = 0.1;
+  c.train.straight_through = 0.3;
+  return c;
+}
+
+Config recall() {
+  Config c = tiny();
+  c.train.steps = 4000;
+  c.train.straight_through = 0.2;
+  c.data.corpus = "synthetic:recall";
+  c.data.pool = 4096;
+  c.data.pool_until = 0.6;
+  return c;
+}
+
+// Small enough to emerge within 150 s on two cores (findings: 8 keys, T = 128, w = 16).
+Config quickstart() {
+  Config c = recall();
+  c.data.corpus = "synthetic:fables";
+  c.train.seq_len = 128;
+  c.attention.window = 16;
+  c.train.steps = 1600;
+  return c;
+}
+
+struct NamedPreset {
+  std::string_view name;
+  Config (*make)();
+};
+constexpr NamedPreset presets[] = {
+    {"paper", [] { return paper(1); }},
+    {"paper-prior-free", [] { return paper(0); }},
+    {"tiny", tiny},
+    {"recall", recall},
+    {"quickstart", quickstart},
+};
+
+}  // namespace
+
+std::string_view expert_name(ExpertKind kind) noexcept {
+  constexpr std::string_view names[] = {"full", "linear", "local"};
+  return names[std::size_t(kind)];
+}
+
+ExpertKind parse_expert(std::string_view name) {
+  for (int k = 0; k < expert_count; ++k) {
+    if (name == expert_name(ExpertKind(k))) return ExpertKind(k);
+  }
+  refuse("expert", "name", "one of full, linear, local",
+         fmt::format("'{}'{}", name, did_you_mean(name, {"full", "linear", "local"})));
+}
+
+std::vector<std::string> preset_names() {
+  std::vector<std::string> names;
+  for (const auto& p : presets) names.emplace_back(p.name);
+  return names;
+}
+
+Config preset(std::string_view name) {
+  for (const auto& p : presets) {
+    if (p.name == name) {
+      Config config = p.make();
+      config.preset = std::string(name);
+      return config;
+    }
+  }
+  const auto names = preset_names();
+  refuse("config", "preset", fmt::format("one of {}", fmt::join(names, ", ")),
+         fmt::format("'{}'{}", name, did_you_mean(name, names)));
+}
+
+void set_field(Config& config, std::string_view key, std::string_view value) {
+  const auto table = fields(config);
+  const Field& field = find_field(table, key, "config");
+  if (std::holds_alternative<TextField>(field.value)) {
+    assign(field, std::string(value), "config");
+  } else {
+    assign(field, parse_value(value), "config");
+  }
+}
+
+void resolve(Config& config) {
+  const auto check = [](bool ok, const char* key, const std::string& want, auto got) {
+    if (!ok) refuse("config", key, want, fmt::format("{}", got));
+  };
+  const auto& m = config.model;
+  check(m.d_model % m.heads == 0, "model.d_model", fmt::format("a multiple of model.heads = {}", m.heads), m.d_model);
+  if (config.model.max_len == 0) config.model.max_len = config.train.seq_len;
+  check(config.train.seq_len <= m.max_len, "train.seq_len", fmt::format("at most model.max_len = {}", m.max_len),
+        config.train.seq_len);
+  const bool fixed = config.router.kind == RouterKind::static_expert || config.router.kind == RouterKind::prior_mixture;
+  const bool dirichlet = config.router.kind == RouterKind::bayes;
+  check(dirichlet || config.objective.w_kl.value == 0 || fixed, "objective.w_kl",
+        "0 for a router without a Dirichlet (softmax, gumbel)", config.objective.w_kl.value);
+  if (fixed) config.objective.w_kl.value = 0;  // a constant router has no posterior to penalise
+  check(!fixed || (config.objective.cost_lambda == 0 && config.objective.entropy_bonus == 0 &&
+                   config.objective.load_balance == 0),
+        "objective", "no router terms for a router that is constant", "some");
+}
+
+std::string config_to_json(const Config& config) {
+  Config copy = config;
+  Json json;
+  if (!config.preset.empty()) json["preset"] = config.preset;
+  for (const Field& field : fields(copy)) json[std::string(field.section)][std::string(field.name)] = to_json(field.value);
+  return json.dump(2);
+}
+
+Config config_from_json(std::string_view text, const std::string& where) {
+  const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
+  if (!json.is_object()) refuse(where, "content", "a JSON object", json.is_discarded() ? "invalid JSON" : json.type_name());
+  Config config;
+  const auto table = fields(config);
+  for (const auto& [section, values] : json.items()) {
+    if (section == "preset") {
+      if (!values.is_string()) refuse(where, "preset", "text", values.dump());
+      config.preset = values.get<std::string>();
+      continue;
+    }
+    if (!values.is_object()) refuse(where, section, "a section {...}", values.dump());
+    for (const auto& [name, value] : values.items()) {
+      assign(find_field(table, fmt::format("{}.{}", section, name), where), value, where);
+    }
+  }
+  return config;
+}
+
+std::vector<FieldDescription> describe_fields(const Config& config) {
+  Config copy = config;
+  std::vector<FieldDescription> descriptions;
+  for (const Field& field : fields(copy)) {
+    const Json value = to_json(field.value);
+    descriptions.push_back(
+        {field.key(), value.is_string() ? value.get<std::string>() : value.dump(), expected(field.value)});
+  }
+  return descriptions;
+}
+
+std::vector<double> prior_concentration(const RouterConfig& router, std::span<const double> costs) {
+  std::vector<double> beta;
+  for (const double cost : costs) beta.push_back(router.eps + router.beta0 * (1 - cost));
+  return beta;
+}
+
+std::vector<double> prior_mean(const RouterConfig& router, std::span<const double> costs) {
+  std::vector<double> mean = prior_concentration(router, costs);
+  double sum = 0;
+  for (const double b : mean) sum += b;
+  for (double& b : mean) b /= sum;
+  return mean;
+}
+
+}  // namespace dirigo::meta

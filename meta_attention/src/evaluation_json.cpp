@@ -1,0 +1,71 @@
+// The JSON form of an evaluation; its keys are part of the interface.
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "dirigo/meta_attention/evaluation.hpp"
+
+namespace dirigo::meta {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json optional(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+Json routing_json(const RoutingStatistics& s) {
+  return {{"mean_weights", s.mean_weights},
+          {"fraction_argmax", s.fraction_argmax},
+          {"entropy_mean_pct", s.entropy_mean_pct},
+          {"entropy_sampled_pct", optional(s.entropy_sampled_pct)},
+          {"projected_cost_pct", s.projected_cost_pct},
+          {"argmax_cost_pct", s.argmax_cost_pct},
+          {"kl", optional(s.kl)},
+          {"mi_token_expert", s.mi_token_expert},
+          {"kl_aggregate", s.kl_aggregate},
+          {"uncertainty_mean", optional(s.uncertainty_mean)}};
+}
+
+Json executed_json(const Executed& e) {
+  return {{"tokens_per_expert", e.tokens_per_expert},
+          {"attention_flops", e.attention_flops},
+          {"padded_flops", e.padded_flops},
+          {"model_flops", e.model_flops},
+          {"attention_flops_vs_full", e.attention_flops_vs_full},
+          {"model_flops_vs_full", e.model_flops_vs_full},
+          {"wall_s", e.wall_s},
+          {"tokens_per_s", e.tokens_per_s}};
+}
+
+}  // namespace
+
+std::string to_json(const Evaluation& e) {
+  Json json;
+  json["format_version"] = 1;
+  json["nll"] = e.nll;
+  json["nll_se"] = e.nll_se;
+  json["ppl"] = std::exp(e.nll);
+  json["bpc"] = e.nll / std::log(2.0);
+  json["tokens"] = e.tokens;
+  json["skipped_bytes"] = e.skipped_bytes;
+  json["seq_len"] = e.seq_len;
+  json["routing_mode"] = std::string(name_of(e.routing_mode));
+  Json layers = Json::array();
+  for (const auto& layer : e.layers) layers.push_back(routing_json(layer));
+  json["routing"] = {{"layers", layers}, {"overall", routing_json(e.overall)}};
+  json["executed"] = executed_json(e.executed);
+  json["deltas"] = e.deltas ? Json{{"permutation_delta_nll", e.deltas->permutation},
+                                   {"prior_delta_nll", e.deltas->prior},
+                                   {"position_only_delta_nll", e.deltas->position_only}}
+                            : Json(nullptr);
+  json["null_router"] = routing_json(e.null);
+  if (!e.by_need.empty()) {
+    for (const auto& [name, need] : e.by_need) {
+      json["by_need"][name] = {
+          {"tokens", need.tokens}, {"nll", need.nll}, {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
+    }
+    json["entropy_floor"] = optional(e.entropy_floor);
+  }
+  return json.dump(2);
+}
+
+}  // namespace dirigo::meta

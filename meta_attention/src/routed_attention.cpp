@@ -1,0 +1,321 @@
+#include "routed_attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "dirigo/core/dirichlet_math.hpp"
+#include "dirigo/core/kernels.hpp"
+
+namespace dirigo::meta {
+
+namespace {
+
+constexpr double training_floor = 1e-8;  // alpha is clamped here in training (interface: common to the presets)
+
+// Numbers every random site of a model: the layer, and a slot within it.
+std::uint32_t parameter_site(std::uint32_t layer, std::uint32_t slot) { return (layer + 1) * 64 + slot; }
+
+RandomKey init_key(std::uint64_t seed, std::uint32_t site) { return random_key(seed, 0, Purpose::init, site); }
+
+// Standard Gumbel noise -log(-log u) for every weight.
+Tensor gumbel_noise(const Variable& like, const RandomKey& key) {
+  Tensor noise = Tensor::empty(like.context(), like.shape(), like.dtype());
+  const std::int64_t count = like.shape()[1];
+  visit_dtype(like.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = noise.data<T>();
+    like.context().parallel_for(like.shape()[0], 256, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        PhiloxStream stream(key, std::uint32_t(t));
+        for (std::int64_t k = 0; k < count; ++k) out[t * count + k] = T(-std::log(-std::log(stream.uniform())));
+      }
+    });
+  });
+  return noise;
+}
+
+// result[rows[i]] += weights[rows[i], k] * x[i]
+void add_weighted_rows(const Context& context, const Tensor& weights, int k, ops::Rows rows, const Tensor& x,
+                       Tensor& result) {
+  const std::int64_t width = result.shape()[1], count = weights.shape()[1];
+  visit_dtype(result.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const auto& kernels = context.kernels<T>();
+    const T* w = weights.data<T>();
+    const T* source = x.data<T>();
+    T* target = result.data<T>();
+    context.parallel_for(std::int64_t(rows.size()), 256, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t row = rows[std::size_t(i)];
+        kernels.add_scaled(width, w[row * count + k], source + i * width, target + row * width);
+      }
+    });
+  });
+}
+
+// The rows whose weight for expert k is not zero, ascending.
+std::vector<std::int32_t> rows_with_weight(const Tensor& weights, int k) {
+  std::vector<std::int32_t> rows;
+  const std::int64_t count = weights.shape()[1];
+  visit_dtype(weights.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* w = weights.data<T>();
+    for (std::int64_t t = 0; t < weights.shape()[0]; ++t) {
+      if (w[t * count + k] != T(0)) rows.push_back(std::int32_t(t));
+    }
+  });
+  return rows;
+}
+
+}  // namespace
+
+Projection::Projection(const Context& context, std::int64_t width, std::uint64_t seed, std::uint32_t site, DType dtype)
+    : q(context, width, width, false, init_key(seed, site), dtype),
+      k(context, width, width, false, init_key(seed, site + 1), dtype),
+      v(context, width, width, false, init_key(seed, site + 2), dtype),
+      o(context, width, width, false, init_key(seed, site + 3), dtype) {}
+
+void Projection::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
+  q.visit(nn::join_names(prefix, "q"), visitor);
+  k.visit(nn::join_names(prefix, "k"), visitor);
+  v.visit(nn::join_names(prefix, "v"), visitor);
+  o.visit(nn::join_names(prefix, "o"), visitor);
+}
+
+Controller::Controller(const Context& context, std::int64_t width, std::int64_t hidden, std::uint64_t seed,
+                       std::uint32_t site, DType dtype)
+    : fc1(context, width + 2, hidden, true, init_key(seed, site), dtype),
+      fc2(context, hidden, expert_count, true, init_key(seed, site + 1), dtype) {}
+
+Variable Controller::operator()(const Variable& features) { return fc2(ops::gelu(fc1(features))); }
+
+void Controller::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
+  fc1.visit(nn::join_names(prefix, "fc1"), visitor);
+  fc2.visit(nn::join_names(prefix, "fc2"), visitor);
+}
+
+RoutedAttention::RoutedAttention(const Context& context, const Config& config, std::span<const double> costs,
+                                 std::span<const double> prior, std::uint64_t seed, std::uint32_t layer, DType dtype)
+    : config_(config),
+      costs_(costs.begin(), costs.end()),
+      prior_(prior.begin(), prior.end()),
+      experts_(make_experts(config.model, config.attention)) {
+  const std::int64_t width = config.model.d_model;
+  for (int k = 0; k < (shared() ? 1 : expert_count); ++k) {
+    const bool used = shared() || config.router.kind != RouterKind::static_expert || ExpertKind(k) == config.router.expert;
+    const auto site = parameter_site(layer, std::uint32_t(8 * k));
+    projections_.push_back(used ? std::make_unique<Projection>(context, width, seed, site, dtype) : nullptr);
+  }
+  if (learned()) {
+    controller_ = std::make_unique<Controller>(context, width, config.router.hidden, seed, parameter_site(layer, 32), dtype);
+  }
+}
+
+bool RoutedAttention::learned() const {
+  return config_.router.kind != RouterKind::static_expert && config_.router.kind != RouterKind::prior_mixture;
+}
+
+Projection& RoutedAttention::projection(int expert) { return *projections_[shared() ? 0 : std::size_t(expert)]; }
+
+void RoutedAttention::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
+  const std::string attention = nn::join_names(prefix, "attn");
+  for (int k = 0; k < int(projections_.size()); ++k) {
+    if (!projections_[std::size_t(k)]) continue;
+    projections_[std::size_t(k)]->visit(
+        shared() ? attention : nn::join_names(attention, std::string(expert_name(ExpertKind(k)))), visitor);
+  }
+  if (controller_) controller_->visit(nn::join_names(prefix, "controller"), visitor);
+}
+
+// f_t = [LN(x_t); ||x_t||_2 / sqrt(D), detached; t / max_len]: max_len is the model's, so appending text never
+// re-routes the past.
+Variable RoutedAttention::features(const Variable& normed, const Variable& residual, const LayerCall& call) const {
+  const Context& context = normed.context();
+  const std::int64_t rows = normed.shape()[0], width = normed.shape()[1];
+  Tensor extra = Tensor::empty(context, Shape{rows, 2}, normed.dtype());
+  visit_dtype(normed.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const auto& kernels = context.kernels<T>();
+    const Tensor x = residual.value().contiguous(context);
+    const T* source = x.template data<T>();
+    T* out = extra.data<T>();
+    context.parallel_for(rows, 256, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        out[2 * row] = T(std::sqrt(kernels.sum_squares(width, source + row * width) / double(width)));
+        out[2 * row + 1] = T(double(row % call.length) / double(config_.model.max_len));
+      }
+    });
+  });
+  const Variable parts[] = {normed, normed.tape().constant(extra)};
+  return ops::concat(parts, 1);
+}
+
+Tensor RoutedAttention::constant_mean(const Variable& like, std::int64_t rows) const {
+  std::vector<double> mean(expert_count, 0.0);
+  if (config_.router.kind == RouterKind::static_expert) {
+    mean[std::size_t(config_.router.expert)] = 1;
+  } else {
+    mean = prior_mean(config_.router, costs_);
+  }
+  Tensor weights = Tensor::empty(like.context(), Shape{rows, expert_count}, like.dtype());
+  visit_dtype(like.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = weights.data<T>();
+    for (std::int64_t i = 0; i < rows * expert_count; ++i) out[i] = T(mean[std::size_t(i % expert_count)]);
+  });
+  return weights;
+}
+
+void RoutedAttention::route(const Variable& normed, const Variable& residual, const LayerCall& call,
+                            LayerRouting& routing) {
+  if (!learned()) {
+    routing.mean = constant_mean(normed, normed.shape()[0]);
+  } else {
+    const Variable h = (*controller_)(features(normed, residual, call));
+    RoutingDistribution distribution;
+    if (config_.router.kind == RouterKind::gumbel && call.options.training) {
+      // softmax((h + Gumbel) / temperature): a relaxed sample (Jang, Gu, Poole 2017)
+      const auto key = random_key(call.options.seed, call.options.step, Purpose::gumbel, call.layer);
+      const Variable noise = h.tape().constant(gumbel_noise(h, key));
+      distribution.mean = ops::softmax(ops::scale(ops::add(h, noise), 1 / config_.router.temperature));
+    } else {
+      distribution = routing_distribution(config_.router, prior_, h);
+    }
+    routing.mean_variable = distribution.mean;
+    routing.concentration_variable = distribution.concentration;
+    routing.mean = distribution.mean.value();
+    if (distribution.concentration.defined()) routing.concentration = distribution.concentration.value();
+  }
+  if (!call.options.replaced_means.empty()) routing.mean = call.options.replaced_means[call.layer];
+  routing.chosen = argmax_rows(routing.mean, costs_);
+}
+
+Variable RoutedAttention::training_weights(const LayerRouting& routing, const LayerCall& call) const {
+  Variable weights = routing.mean_variable;
+  if (config_.router.kind == RouterKind::bayes && config_.train.sampling == Sampling::posterior) {
+    const auto key = random_key(call.options.seed, call.options.step, Purpose::dirichlet, call.layer);
+    weights = ops::dirichlet_rsample(routing.concentration_variable, key, training_floor);
+  }
+  return call.options.straight_through ? ops::one_hot_straight_through(weights, costs_) : weights;
+}
+
+bool RoutedAttention::certain(const LayerRouting& routing, std::int64_t row, const ForwardOptions& options) const {
+  std::array<double, expert_count> m{}, b{};
+  visit_dtype(routing.mean.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    for (int k = 0; k < expert_count; ++k) {
+      m[std::size_t(k)] = double(routing.mean.data<T>()[row * expert_count + k]);
+      if (routing.concentration.defined()) {
+        b[std::size_t(k)] = double(routing.concentration.data<T>()[row * expert_count + k]);
+      }
+    }
+  });
+  if (options.gate == Gate::max_mean) return *std::max_element(m.begin(), m.end()) > options.eta;
+  if (!routing.concentration.defined()) {
+    throw ValueError("[routing] gate: expected max_mean for a router without a Dirichlet, got " +
+                     std::string(name_of(options.gate)));
+  }
+  return options.gate == Gate::entropy ? dirichlet::entropy(b) < options.eta
+                                       : dirichlet::mutual_information(b) < options.eta;
+}
+
+Tensor RoutedAttention::evaluation_weights(const Variable& like, const LayerRouting& routing,
+                                           const ForwardOptions& options) const {
+  if (options.routing == RoutingMode::soft && !options.forced_expert) return routing.mean;
+  Tensor weights = Tensor::zeros(like.context(), routing.mean.shape(), like.dtype());
+  visit_dtype(like.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* m = routing.mean.data<T>();
+    T* out = weights.data<T>();
+    for (std::int64_t t = 0; t < routing.mean.shape()[0]; ++t, m += expert_count, out += expert_count) {
+      const bool hard = options.forced_expert || options.routing == RoutingMode::hard || certain(routing, t, options);
+      if (hard) {
+        out[options.forced_expert ? std::int32_t(*options.forced_expert) : routing.chosen[std::size_t(t)]] = T(1);
+      } else {
+        for (int k = 0; k < expert_count; ++k) out[k] = m[k];
+      }
+    }
+  });
+  return weights;
+}
+
+Variable RoutedAttention::dense(const Variable& normed, const Variable& weights, const LayerCall& call) {
+  const Shape sequences{call.batch, call.length, config_.model.d_model};
+  const Shape rows = normed.shape();
+  const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
+  std::vector<Variable> outputs;
+  Variable q, k, v;
+  for (int e = 0; e < expert_count; ++e) {
+    Projection& p = projection(e);
+    if (e == 0 || !shared()) q = project(p.q), k = project(p.k), v = project(p.v);
+    const Variable out = ops::reshape(experts_[std::size_t(e)]->attend(q, k, v, {}), rows);
+    outputs.push_back(shared() ? out : p.o(out));
+  }
+  const Variable mixed = ops::mix(weights, outputs);
+  return shared() ? projection(0).o(mixed) : mixed;
+}
+
+Variable RoutedAttention::executed(const Variable& normed, const Tensor& weights, const LayerCall& call,
+                                   LayerRouting& routing) {
+  const Context& context = normed.context();
+  Tape& tape = normed.tape();
+  const Shape sequences{call.batch, call.length, config_.model.d_model};
+  const std::int64_t all = normed.shape()[0];
+  Tensor result = Tensor::zeros(context, normed.shape(), normed.dtype());
+  Variable q, k, v;
+  if (shared()) {
+    Projection& p = projection(0);
+    q = p.q(normed);
+    k = ops::reshape(p.k(normed), sequences);
+    v = ops::reshape(p.v(normed), sequences);
+  }
+  for (int e = 0; e < expert_count; ++e) {
+    const auto rows = rows_with_weight(weights, e);
+    routing.tokens_per_expert[std::size_t(e)] = std::int64_t(rows.size());
+    if (rows.empty()) continue;
+    const bool every = std::int64_t(rows.size()) == all;
+    const auto pick = [&](const Variable& x) { return every ? x : ops::gather_rows(x, rows); };
+    Projection& p = projection(e);
+    Variable queries;
+    if (shared()) {
+      queries = pick(q);
+    } else {
+      queries = p.q(pick(normed));
+      k = ops::reshape(p.k(normed), sequences);
+      v = ops::reshape(p.v(normed), sequences);
+    }
+    if (every) queries = ops::reshape(queries, sequences);
+    Variable out = experts_[std::size_t(e)]->attend(queries, k, v, every ? ops::Rows{} : ops::Rows(rows));
+    out = ops::reshape(out, Shape{std::int64_t(rows.size()), config_.model.d_model});
+    if (!shared()) out = p.o(out);
+    add_weighted_rows(context, weights, e, rows, out.value(), result);
+  }
+  const Variable mixed = tape.constant(result);
+  return shared() ? projection(0).o(mixed) : mixed;
+}
+
+// A static router trains its one expert alone: no mixing, nothing else computed.
+Variable RoutedAttention::operator()(const Variable& normed, const Variable& residual, const LayerCall& call,
+                                     LayerRouting& routing) {
+  const Context& context = normed.context();
+  route(normed, residual, call, routing);
+  if (!call.options.training) {
+    const Tensor weights = evaluation_weights(normed, routing, call.options).contiguous(context);
+    return executed(normed, weights, call, routing);
+  }
+  if (config_.router.kind == RouterKind::static_expert) {
+    const int e = int(config_.router.expert);
+    Projection& p = projection(e);
+    const Shape sequences{call.batch, call.length, config_.model.d_model};
+    const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
+    const Variable out = experts_[std::size_t(e)]->attend(project(p.q), project(p.k), project(p.v), {});
+    routing.tokens_per_expert[std::size_t(e)] = normed.shape()[0];
+    return p.o(ops::reshape(out, normed.shape()));
+  }
+  routing.tokens_per_expert.fill(normed.shape()[0]);
+  const Variable weights =
+      learned() ? training_weights(routing, call) : normed.tape().constant(routing.mean);
+  return dense(normed, weights, call);
+}
+
+}  // namespace dirigo::meta
