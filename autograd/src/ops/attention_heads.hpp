@@ -1,0 +1,184 @@
+// What the causal attentions share: how (B, T, heads * d) falls into heads, and the references of their
+// cases.
+#pragma once
+
+#include "support.hpp"
+
+namespace dirigo::ops {
+
+// q, k, v as they lie in memory. Head h of sequence b starts at column h * d of row b * T.
+struct AttentionInputs {
+  Tensor q, k, v;
+  std::int64_t batch = 0, length = 0, width = 0, heads = 1;
+  std::vector<std::int32_t> rows;  // the queries' rows b * T + t; empty with `all`
+  bool all = true;
+
+  std::int64_t head_dim() const { return width / heads; }
+  std::int64_t tasks() const { return length == 0 || width == 0 ? 0 : batch * heads; }
+};
+
+inline AttentionInputs attention_inputs(std::string_view op, const Variable& q, const Variable& k,
+                                        const Variable& v, int heads, Rows rows) {
+  require_rank(op, "k", k.shape(), 3, "(B, T, D)");
+  AttentionInputs in{row_major(q), row_major(k), row_major(v), k.shape()[0], k.shape()[1],
+                     k.shape()[2], heads,        {},           rows.empty()};
+  if (heads < 1 || in.width % heads != 0) {
+    throw_value(op, "heads", "a divisor of D = " + std::to_string(in.width), std::to_string(heads));
+  }
+  require_shape(op, "v", v.shape(), k.shape());
+  if (in.all) {
+    require_shape(op, "q", q.shape(), k.shape());
+    return in;
+  }
+  require_shape(op, "q", q.shape(), {std::int64_t(rows.size()), in.width});
+  require_indices(op, rows, in.batch * in.length);
+  if (std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) != rows.end()) {
+    throw_value(op, "rows", "ascending rows", "another order");
+  }
+  const bool wants_gradient = q.requires_gradient() || k.requires_gradient() || v.requires_gradient();
+  if (q.tape().recording() && wants_gradient) {
+    throw StateError("[" + std::string(op) + "] rows: expected inference, got inputs that need a gradient");
+  }
+  in.rows.assign(rows.begin(), rows.end());
+  return in;
+}
+
+// One head of one sequence: its queries are rows [first_query, first_query + queries) of q.
+struct HeadTask {
+  std::int64_t first_query = 0, queries = 0;
+  std::int64_t query_offset = 0, key_offset = 0;  // of the first element in q (and out), and in k and v
+  std::vector<std::int32_t> positions;            // of the queries; empty: all, in order
+  std::int64_t index = 0;                         // sequence * heads + head
+};
+
+inline HeadTask head_task(const AttentionInputs& in, std::int64_t index) {
+  const std::int64_t sequence = index / in.heads, column = index % in.heads * in.head_dim();
+  HeadTask task{sequence * in.length, in.length, 0, sequence * in.length * in.width + column, {}, index};
+  if (!in.all) {
+    const auto from = std::lower_bound(in.rows.begin(), in.rows.end(), sequence * in.length);
+    const auto to = std::lower_bound(from, in.rows.end(), (sequence + 1) * in.length);
+    task.first_query = from - in.rows.begin();
+    task.queries = to - from;
+    for (auto row = from; row != to; ++row)
+      task.positions.push_back(std::int32_t(*row - sequence * in.length));
+  }
+  task.query_offset = task.first_query * in.width + column;
+  return task;
+}
+
+// The fields that AttentionHead and LinearHead have in common.
+template <class Head, class T>
+void set_head(Head& head, const AttentionInputs& in, const HeadTask& task, T* out, T* scratch) {
+  head.length = in.length;
+  head.head_dim = in.head_dim();
+  head.queries = task.queries;
+  head.positions = in.all ? nullptr : task.positions.data();
+  head.q = in.q.data<T>() + task.query_offset;
+  head.k = in.k.data<T>() + task.key_offset;
+  head.v = in.v.data<T>() + task.key_offset;
+  head.out = out + task.query_offset;
+  head.q_stride = head.k_stride = head.v_stride = head.out_stride = in.width;
+  head.scratch = scratch;
+}
+
+// The gradients' tensors and the fields that the two gradient structs have in common.
+struct AttentionGradients {
+  Tensor dq, dk, dv;
+
+  explicit AttentionGradients(const Context& context, const AttentionInputs& in)
+      : dq(Tensor::empty(context, in.q.shape(), in.q.dtype())),
+        dk(Tensor::empty(context, in.k.shape(), in.k.dtype())),
+        dv(Tensor::empty(context, in.v.shape(), in.v.dtype())) {}
+
+  template <class T, class Gradient>
+  void set(Gradient& gradient, const AttentionInputs& in, const HeadTask& task, const T* dout) {
+    gradient.dout = dout + task.query_offset;
+    gradient.dq = dq.data<T>() + task.query_offset;
+    gradient.dk = dk.data<T>() + task.key_offset;
+    gradient.dv = dv.data<T>() + task.key_offset;
+    gradient.dout_stride = gradient.dq_stride = gradient.dk_stride = gradient.dv_stride = in.width;
+  }
+
+  void hand_over(Backward& pass) const {
+    pass.add(0, dq);
+    pass.add(1, dk);
+    pass.add(2, dv);
+  }
+};
+
+// Runs f(task, scratch) for every head with queries, one task per (sequence, head), and counts the work that
+// f returns. `scratch_size` is in values of T.
+template <class T, class F>
+void for_heads(const Context& context, const AttentionInputs& in, std::int64_t scratch_size, F f) {
+  context.parallel_for<T>(in.tasks(), 1, [&](std::int64_t begin, std::int64_t end) {
+    Scratch<T> scratch(*context.allocator(), std::size_t(scratch_size));
+    AttentionWork work;
+    for (std::int64_t index = begin; index < end; ++index) {
+      const HeadTask task = head_task(in, index);
+      if (task.queries == 0) continue;
+      const AttentionWork done = f(task, scratch.data());
+      work.useful += done.useful;
+      work.padding += done.padding;
+    }
+    context.flops().attention.fetch_add(std::uint64_t(work.useful), std::memory_order_relaxed);
+    context.flops().attention_padding.fetch_add(std::uint64_t(work.padding), std::memory_order_relaxed);
+  });
+}
+
+// --- cases -------------------------------------------------------------------------------------------------
+
+// out_i = sum_j w_ij v_j / sum_j w_ij over the keys j in [max(0, i - window + 1), i], w_ij = weight(q_i,
+// k_j), by loops.
+template <class F>
+Values attention_reference(Tensors x, int heads, std::int64_t window, F weight) {
+  const std::int64_t batch = x[0].shape()[0], length = x[0].shape()[1], d = x[0].shape()[2] / heads;
+  Values out;
+  for (std::int64_t b = 0; b < batch; ++b) {
+    for (std::int64_t i = 0; i < length; ++i) {
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const auto head = [&](const Tensor& tensor, std::int64_t t) {
+          Values values;
+          for (std::int64_t c = 0; c < d; ++c) values.push_back(tensor.at({b, t, h * d + c}));
+          return values;
+        };
+        Values sums(static_cast<std::size_t>(d));
+        double total = 0;
+        for (std::int64_t j = std::max<std::int64_t>(0, i - window + 1); j <= i; ++j) {
+          const double w = weight(head(x[0], i), head(x[1], j));
+          const Values v = head(x[2], j);
+          total += w;
+          for (std::size_t c = 0; c < v.size(); ++c) sums[c] += w * v[c];
+        }
+        for (const double sum : sums) out.push_back(sum / total);
+      }
+    }
+  }
+  return out;
+}
+
+// (B, T, D) -> (B, heads, T, d), and back.
+inline Variable split_heads(const Variable& x, int heads) {
+  const Shape& s = x.shape();
+  return transpose(reshape(x, {s[0], s[1], heads, s[2] / heads}), 1, 2);
+}
+inline Variable join_heads(const Variable& x) {
+  const Variable y = transpose(x, 1, 2);
+  return reshape(y, {y.shape()[0], y.shape()[1], y.shape()[2] * y.shape()[3]});
+}
+
+// (T, T): `visible` where query i sees key j, else `hidden`.
+inline Variable causal_mask(Tape& tape, std::int64_t length, std::int64_t window, double visible,
+                            double hidden) {
+  Values mask;
+  for (std::int64_t i = 0; i < length; ++i) {
+    for (std::int64_t j = 0; j < length; ++j) mask.push_back(j <= i && j > i - window ? visible : hidden);
+  }
+  return tape.constant(tensor(tape.context(), {length, length}, mask));
+}
+
+inline std::vector<Tensor> attention_tensors(const Context& context, const Shape& shape, std::uint32_t site) {
+  return {uniform(context, shape, site), uniform(context, shape, site + 1),
+          uniform(context, shape, site + 2)};
+}
+
+}  // namespace dirigo::ops

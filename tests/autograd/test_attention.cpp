@@ -1,0 +1,242 @@
+// Identities of the causal attentions, in f32 and at lengths of several tiles and chunks.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <string>
+
+#include "dirigo/autograd/ops.hpp"
+
+using namespace dirigo;
+
+namespace {
+
+constexpr int heads = 3;
+constexpr std::int64_t batch = 2, length = 300, width = 24;
+
+struct Attention {
+  const char* name;
+  std::function<Variable(const Variable&, const Variable&, const Variable&, ops::Rows)> run;
+};
+
+const std::vector<Attention>& attentions() {
+  static const std::vector<Attention> all{
+      {"full",
+       [](auto& q, auto& k, auto& v, auto rows) { return ops::full_attention(q, k, v, heads, rows); }},
+      {"local",
+       [](auto& q, auto& k, auto& v, auto rows) { return ops::local_attention(q, k, v, heads, 40, rows); }},
+      {"linear",
+       [](auto& q, auto& k, auto& v, auto rows) { return ops::linear_attention(q, k, v, heads, 32, rows); }},
+  };
+  return all;
+}
+
+Tensor random_tensor(const Context& context, const Shape& shape, std::uint32_t site) {
+  std::vector<float> values(static_cast<std::size_t>(shape.size()));
+  philox_normal(random_key(8, 0, Purpose::test, site), 0, values);
+  return Tensor::from<float>(context, shape, values);
+}
+
+struct Inputs {
+  Tensor q, k, v;
+  explicit Inputs(const Context& context, DType dtype = DType::f32)
+      : q(random_tensor(context, {batch, length, width}, 1).cast(context, dtype)),
+        k(random_tensor(context, {batch, length, width}, 2).cast(context, dtype)),
+        v(random_tensor(context, {batch, length, width}, 3).cast(context, dtype)) {}
+};
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+// The value and the gradients of q, k, v for the cotangent v.
+std::vector<Tensor> forward_and_backward(const Context& context, const Inputs& in,
+                                         const Attention& attention) {
+  Tape tape(context);
+  const Variable q = tape.leaf(in.q), k = tape.leaf(in.k), v = tape.leaf(in.v);
+  const Variable y = attention.run(q, k, v, {});
+  tape.backward(y, in.v);
+  return {y.value(), tape.gradient(q), tape.gradient(k), tape.gradient(v)};
+}
+
+Tensor forward(const Context& context, const Inputs& in, const Attention& attention) {
+  Tape tape(context, Tape::Mode::inference);
+  return attention.run(tape.constant(in.q), tape.constant(in.k), tape.constant(in.v), {}).value();
+}
+
+}  // namespace
+
+TEST_CASE("a window of T or more is full attention, bitwise") {
+  const Context context;
+  const Inputs in(context);
+  const auto full = forward_and_backward(context, in, attentions()[0]);
+  for (const std::int64_t window : {length, length + 1, std::int64_t{1} << 60}) {
+    const Attention local{"", [window](auto& q, auto& k, auto& v, auto rows) {
+                            return ops::local_attention(q, k, v, heads, window, rows);
+                          }};
+    const auto result = forward_and_backward(context, in, local);
+    for (std::size_t i = 0; i < full.size(); ++i)
+      CHECK(same_bits(result[i].span<float>(), full[i].span<float>()));
+  }
+  const Attention narrower{"", [](auto& q, auto& k, auto& v, auto rows) {
+                             return ops::local_attention(q, k, v, heads, length - 1, rows);
+                           }};
+  CHECK_FALSE(same_bits(forward(context, in, narrower).span<float>(), full[0].span<float>()));
+}
+
+TEST_CASE("a window of 1 returns v") {
+  const Context context;
+  const Inputs in(context);
+  const Attention local{
+      "", [](auto& q, auto& k, auto& v, auto rows) { return ops::local_attention(q, k, v, heads, 1, rows); }};
+  CHECK(same_bits(forward(context, in, local).span<float>(), in.v.span<float>()));
+}
+
+TEST_CASE("causal: what comes later changes no bit of what came before") {
+  const Context context;
+  const Inputs in(context);
+  for (const Attention& attention : attentions()) {
+    CAPTURE(std::string(attention.name));
+    const Tensor before = forward(context, in, attention);
+    for (const std::int64_t t : {0, 31, 32, 255, 298}) {
+      CAPTURE(t);
+      Inputs changed(context);
+      for (Tensor* x : {&changed.q, &changed.k, &changed.v}) {
+        for (std::int64_t b = 0; b < batch; ++b) {
+          for (std::int64_t i = (b * length + t + 1) * width; i < (b + 1) * length * width; ++i) {
+            x->data<float>()[i] = float(i % 7) - 3.0f;
+          }
+        }
+      }
+      const Tensor after = forward(context, changed, attention);
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const auto from = std::size_t(b * length * width), count = std::size_t((t + 1) * width);
+        CHECK(same_bits(after.span<float>().subspan(from, count), before.span<float>().subspan(from, count)));
+        CHECK_FALSE(same_bits(after.span<float>().subspan(from + count, width),
+                              before.span<float>().subspan(from + count, width)));
+      }
+    }
+  }
+}
+
+TEST_CASE("the attention of some rows is that of all rows, bitwise, and costs less") {
+  const Context context;
+  const Inputs in(context);
+  std::vector<std::vector<std::int32_t>> subsets{
+      {0}, {299}, {300}, {17, 18, 19, 350}, {599}, {5, 299, 300, 301, 598}};
+  subsets.emplace_back(batch * length);
+  std::iota(subsets.back().begin(), subsets.back().end(), 0);
+  subsets.emplace_back();
+  for (std::int32_t i = 0; i < batch * length; i += 3) subsets.back().push_back(i);
+  for (const Attention& attention : attentions()) {
+    CAPTURE(std::string(attention.name));
+    const auto count_before = context.flops().attention.load();
+    const Tensor all = forward(context, in, attention);
+    const auto count_all = context.flops().attention.load() - count_before;
+    for (const auto& rows : subsets) {
+      CAPTURE(rows.size());
+      Tape tape(context, Tape::Mode::inference);
+      const Variable q = ops::gather_rows(tape.constant(in.q.reshape({batch * length, width})), rows);
+      const auto subset_before = context.flops().attention.load();
+      const Tensor some = attention.run(q, tape.constant(in.k), tape.constant(in.v), rows).value();
+      const auto count_some = context.flops().attention.load() - subset_before;
+      CHECK(count_some > 0);
+      CHECK((std::int64_t(rows.size()) == batch * length ? count_some == count_all : count_some < count_all));
+      REQUIRE(some.shape() == Shape({std::int64_t(rows.size()), width}));
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        CHECK(same_bits(some.span<float>().subspan(i * width, width),
+                        all.span<float>().subspan(std::size_t(rows[i]) * width, width)));
+      }
+    }
+  }
+}
+
+TEST_CASE("a sequence's bits do not depend on the rest of the batch") {
+  const Context context;
+  const Inputs in(context);
+  for (const Attention& attention : attentions()) {
+    CAPTURE(std::string(attention.name));
+    const auto both = forward_and_backward(context, in, attention);
+    Inputs second(context);
+    for (Tensor* x : {&second.q, &second.k, &second.v}) *x = x->slice(0, 1, 2);
+    const auto alone = forward_and_backward(context, second, attention);
+    for (std::size_t i = 0; i < both.size(); ++i) {
+      CHECK(same_bits(both[i].span<float>().subspan(length * width), alone[i].span<float>()));
+    }
+  }
+}
+
+TEST_CASE("linear attention is its quadratic form at any chunk") {
+  const Context context;
+  const Inputs in(context, DType::f64);
+  std::vector<double> mask;
+  for (std::int64_t i = 0; i < length; ++i) {
+    for (std::int64_t j = 0; j < length; ++j) mask.push_back(j <= i ? 1 : 0);
+  }
+  const Attention quadratic{
+      "", [&](auto& q, auto& k, auto& v, auto) {
+        const auto split = [](const Variable& x) {
+          return ops::transpose(ops::reshape(x, {batch, length, heads, width / heads}), 1, 2);
+        };
+        const Variable visible = q.tape().constant(Tensor::from<double>(context, {length, length}, mask));
+        const Variable scores = ops::matmul(ops::elu1(split(q)), ops::elu1(split(k)), false, true);
+        const Variable weights = ops::normalize(ops::multiply(scores, visible));
+        return ops::reshape(ops::transpose(ops::matmul(weights, split(v)), 1, 2), {batch, length, width});
+      }};
+  const auto expected = forward_and_backward(context, in, quadratic);
+  for (const std::int64_t chunk : {1, 7, 64, 300, 1000}) {
+    CAPTURE(chunk);
+    const Attention linear{"", [chunk](auto& q, auto& k, auto& v, auto rows) {
+                             return ops::linear_attention(q, k, v, heads, chunk, rows);
+                           }};
+    const auto result = forward_and_backward(context, in, linear);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto a = result[i].to_vector(), b = expected[i].to_vector();
+      double worst = 0;
+      for (std::size_t j = 0; j < a.size(); ++j) {
+        const double error = std::abs(a[j] - b[j]);
+        if (!(error <= worst)) worst = error;
+      }
+      CHECK(worst < 1e-11);
+    }
+  }
+}
+
+TEST_CASE("the FLOP counter counts unmasked pairs") {
+  const Context context;
+  const Inputs in(context);
+  const auto counted = [&](const Attention& attention) {
+    const auto before = context.flops().attention.load();
+    forward(context, in, attention);
+    return std::int64_t(context.flops().attention.load() - before);
+  };
+  // QK and PV: 2 products of d multiply-adds for each pair, over all heads 4 D FLOPs.
+  CHECK(counted(attentions()[0]) == batch * 4 * width * length * (length + 1) / 2);
+  CHECK(counted(attentions()[1]) == batch * 4 * width * (40 * 41 / 2 + (length - 40) * 40));
+  CHECK(counted(attentions()[2]) < counted(attentions()[0]));
+}
+
+TEST_CASE("attention refuses what it cannot do") {
+  const Context context;
+  Tape tape(context);
+  const auto variable = [&](const Shape& shape) { return tape.leaf(Tensor::zeros(context, shape)); };
+  const Variable x = variable({2, 5, 6});
+  const std::vector<std::int32_t> rows{1, 3};
+  CHECK_THROWS_AS(ops::full_attention(x, x, x, 4), ValueError);
+  CHECK_THROWS_AS(ops::full_attention(x, x, x, 0), ValueError);
+  CHECK_THROWS_AS(ops::full_attention(x, variable({2, 5, 4}), x, 2), ShapeError);
+  CHECK_THROWS_AS(ops::full_attention(variable({2, 4, 6}), x, x, 2), ShapeError);
+  CHECK_THROWS_AS(ops::full_attention(variable({5, 6}), variable({5, 6}), variable({5, 6}), 2), ShapeError);
+  CHECK_THROWS_AS(ops::local_attention(x, x, x, 2, 0), ValueError);
+  CHECK_THROWS_AS(ops::linear_attention(x, x, x, 2, 0), ValueError);
+  CHECK_THROWS_AS(ops::full_attention(variable({2, 6}), x, x, 2, rows), StateError);
+  CHECK_THROWS_AS(ops::full_attention(variable({3, 6}), x, x, 2, rows), ShapeError);
+  Tape inference(context, Tape::Mode::inference);
+  const Variable k = inference.constant(x.value()), q = inference.constant(Tensor::zeros(context, {2, 6}));
+  CHECK_THROWS_AS(ops::full_attention(q, k, k, 2, std::vector<std::int32_t>{3, 1}), ValueError);
+  CHECK_THROWS_AS(ops::full_attention(q, k, k, 2, std::vector<std::int32_t>{1, 1}), ValueError);
+  CHECK_THROWS_AS(ops::full_attention(q, k, k, 2, std::vector<std::int32_t>{1, 10}), ValueError);
+  CHECK(ops::full_attention(q, k, k, 2, rows).shape() == Shape({2, 6}));
+}
