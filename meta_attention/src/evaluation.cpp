@@ -111,6 +111,18 @@ RoutingStatistics average(const std::vector<RoutingStatistics>& layers) {
   return mean;
 }
 
+// Groups the NLL summed by position into 1, 2, 3-4, 5-8, ... bytes of context.
+std::vector<ContextNll> by_context(const std::vector<double>& position_sums, std::int64_t windows) {
+  std::vector<ContextNll> groups;
+  const auto length = std::int64_t(position_sums.size());
+  for (std::int64_t from = 1, to = 1; from <= length; from = to + 1, to = std::min(2 * to, length)) {
+    const auto first = position_sums.begin() + (from - 1), last = position_sums.begin() + to;
+    groups.push_back({from, to, std::accumulate(first, last, 0.0) / double(windows * (to - from + 1))});
+    if (to == length) break;
+  }
+  return groups;
+}
+
 struct NeedSums {
   std::int64_t tokens = 0;
   double nll = 0;
@@ -166,7 +178,7 @@ std::vector<double> token_losses(const Context& context, const Tensor& logits, s
     using T = decltype(zero);
     std::vector<T> values(targets.size());
     const T* source = logits.data<T>();
-    context.parallel_for(rows, 256, [&](std::int64_t begin, std::int64_t end) {
+    context.parallel_for<T>(rows, 256, [&](std::int64_t begin, std::int64_t end) {
       context.kernels<T>().cross_entropy(end - begin, classes, source + begin * classes, targets.data() + begin,
                                          values.data() + begin, nullptr);
     });
@@ -219,7 +231,7 @@ class Evaluator {
     std::vector<NeedSums> needs(text_.need_names.size());
     Evaluation result;
     result.executed.tokens_per_expert.assign(layers, std::vector<std::int64_t>(expert_count, 0));
-    std::vector<double> window_nll;
+    std::vector<double> window_nll, position_sums(std::size_t(text_.length), 0.0);
 
     ForwardOptions forward_options;
     forward_options.routing = options_.routing;
@@ -246,6 +258,7 @@ class Evaluator {
             const auto at = losses.begin() + w * text_.length;
             window_nll.push_back(std::accumulate(at, at + text_.length, 0.0) / double(text_.length));
           }
+          for (std::size_t i = 0; i < losses.size(); ++i) position_sums[i % position_sums.size()] += losses[i];
           for (std::size_t i = 0; i < batch.needs.size(); ++i) needs[batch.needs[i]].add(losses[i], forward.layers, i);
           bookkeeping += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         },
@@ -259,6 +272,7 @@ class Evaluator {
     result.routing_mode = options_.routing;
     result.entropy_floor = text_.entropy_floor;
     set_nll(result, window_nll);
+    result.nll_by_context = by_context(position_sums, text_.windows);
     for (const RoutingSums& layer : sums) result.layers.push_back(layer.statistics(costs, null_mean));
     result.overall = average(result.layers);
     result.null = null_router(model_);

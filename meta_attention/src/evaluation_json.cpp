@@ -57,6 +57,9 @@ std::string to_json(const Evaluation& e) {
                                    {"prior_delta_nll", e.deltas->prior},
                                    {"position_only_delta_nll", e.deltas->position_only}}
                             : Json(nullptr);
+  Json by_context = Json::array();
+  for (const ContextNll& c : e.nll_by_context) by_context.push_back({{"from", c.from}, {"to", c.to}, {"nll", c.nll}});
+  json["nll_by_context"] = by_context;
   json["null_router"] = routing_json(e.null);
   if (!e.by_need.empty()) {
     for (const auto& [name, need] : e.by_need) {

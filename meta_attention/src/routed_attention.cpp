@@ -24,7 +24,7 @@ Tensor gumbel_noise(const Variable& like, const RandomKey& key) {
   visit_dtype(like.dtype(), [&](auto zero) {
     using T = decltype(zero);
     T* out = noise.data<T>();
-    like.context().parallel_for(like.shape()[0], 256, [&](std::int64_t begin, std::int64_t end) {
+    like.context().parallel_for<T>(like.shape()[0], 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         PhiloxStream stream(key, std::uint32_t(t));
         for (std::int64_t k = 0; k < count; ++k) out[t * count + k] = T(-std::log(-std::log(stream.uniform())));
@@ -44,7 +44,7 @@ void add_weighted_rows(const Context& context, const Tensor& weights, int k, ops
     const T* w = weights.data<T>();
     const T* source = x.data<T>();
     T* target = result.data<T>();
-    context.parallel_for(std::int64_t(rows.size()), 256, [&](std::int64_t begin, std::int64_t end) {
+    context.parallel_for<T>(std::int64_t(rows.size()), 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t row = rows[std::size_t(i)];
         kernels.add_scaled(width, w[row * count + k], source + i * width, target + row * width);
@@ -139,7 +139,7 @@ Variable RoutedAttention::features(const Variable& normed, const Variable& resid
     const Tensor x = residual.value().contiguous(context);
     const T* source = x.template data<T>();
     T* out = extra.data<T>();
-    context.parallel_for(rows, 256, [&](std::int64_t begin, std::int64_t end) {
+    context.parallel_for<T>(rows, 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         out[2 * row] = T(std::sqrt(kernels.sum_squares(width, source + row * width) / double(width)));
         out[2 * row + 1] = T(double(row % call.length) / double(config_.model.max_len));

@@ -55,6 +55,12 @@ struct NeedStatistics {
   std::vector<std::vector<double>> fraction_argmax_by_layer;
 };
 
+// NLL of the positions that have seen `from` to `to` bytes of context (the input itself counts).
+struct ContextNll {
+  std::int64_t from = 0, to = 0;
+  double nll = 0;
+};
+
 struct Executed {
   std::vector<std::vector<std::int64_t>> tokens_per_expert;  // per layer
   double attention_flops = 0, padded_flops = 0, model_flops = 0;
@@ -74,6 +80,7 @@ struct Evaluation {
   RoutingStatistics overall;
   Executed executed;
   std::optional<Deltas> deltas;
+  std::vector<ContextNll> nll_by_context;  // 1, 2, 3-4, 5-8, 9-16, ... bytes
   RoutingStatistics null;
   std::map<std::string, NeedStatistics> by_need;
   std::optional<double> entropy_floor;

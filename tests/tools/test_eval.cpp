@@ -1,0 +1,118 @@
+// dirigo eval: what it measures, how it labels it, and what it refuses.
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "evaluate_run.hpp"
+#include "evaluation_table.hpp"
+#include "run_fixture.hpp"
+
+using namespace dirigo;
+using namespace dirigo::tools;
+using namespace dirigo::test;
+using nlohmann::json;
+
+TEST_CASE("eval: the JSON on stdout is the file's and what the library measures") {
+  const RunDirectory directory;
+  const auto result = directory.command("eval run --routing hard --json");
+  CHECK(result.err == "");
+  REQUIRE(result.code == 0);
+  CHECK(result.out == read_file(directory / "run/eval-hard.json"));
+  const json evaluation = json::parse(result.out);
+  for (const char* key : {"nll", "nll_se", "ppl", "bpc", "tokens", "skipped_bytes", "seq_len", "routing_mode",
+                          "routing", "executed", "null_router", "format_version", "evaluated_on", "corpus"}) {
+    CAPTURE(key);
+    CHECK(evaluation.contains(key));
+  }
+  CHECK(evaluation["evaluated_on"] == "held-out text");
+
+  const Context context;
+  const auto run = meta::load_run(context, directory / "run");
+  const auto source = make_run_source(run.description);
+  meta::EvaluationOptions options;
+  options.routing = meta::RoutingMode::hard;
+  const auto expected =
+      meta::evaluate(context, *run.model, evaluation_text(*source, source->evaluation(16)), options);
+  CHECK(evaluation["nll"].get<double>() == expected.nll);
+  CHECK(evaluation["tokens"].get<std::int64_t>() == expected.tokens);
+}
+
+TEST_CASE("eval: the text that trained is labelled, another one too") {
+  const RunDirectory directory;
+  write_file(directory / "other", "an old red fox sees a big dog and likes a cat\n\x01 and so on and on");
+  const auto training = directory.command("eval run --corpus text --json");
+  const auto other = directory.command("eval run --corpus other --json");
+  REQUIRE(training.code == 0);
+  REQUIRE(other.code == 0);
+  CHECK(json::parse(training.out)["evaluated_on"] == "training text");
+  CHECK(json::parse(other.out)["evaluated_on"] == "other text");
+  CHECK(json::parse(other.out)["skipped_bytes"] > 0);
+  CHECK(fs::exists(directory / "run/eval-soft-corpus-text.json"));
+
+  const auto table = directory.command("eval run --corpus text");
+  REQUIRE(table.code == 0);
+  for (const char* words :
+       {"on training text", "null router", "0 skipped", "of static full", "nominal constants"}) {
+    CAPTURE(words);
+    CHECK(table.out.find(words) != std::string::npos);
+  }
+}
+
+TEST_CASE("eval: forced experts run alone, deltas and needs appear where they belong") {
+  const RunDirectory directory;
+  const auto forced = directory.command("eval run --expert local --seq-len 8 --windows 3 --json");
+  REQUIRE(forced.code == 0);
+  const json evaluation = json::parse(forced.out);
+  CHECK(evaluation["executed"]["tokens_per_expert"] == json({{0, 0, 24}, {0, 0, 24}}));
+  CHECK(evaluation["options"] == "--expert local --seq-len 8 --windows 3");
+  CHECK(fs::exists(directory / "run/eval-soft-expert-local-seq-len-8-windows-3.json"));
+
+  const auto tagged = directory.command("eval fables --windows 8 --deltas --json");
+  REQUIRE(tagged.code == 0);
+  const json fables = json::parse(tagged.out);
+  CHECK(fables["by_need"].contains("recall"));
+  CHECK(fables["entropy_floor"].is_number());
+  CHECK(fables["deltas"]["permutation_delta_nll"].is_number());
+  const auto table = directory.command("eval fables --windows 8 --deltas");
+  CHECK(table.out.find("recall_far") != std::string::npos);
+  CHECK(table.out.find("permuted over tokens") != std::string::npos);
+}
+
+TEST_CASE("eval: the table names an evidence lower bound only where training maximised one") {
+  const Context context;
+  const RunDirectory directory;
+  const auto run = meta::load_run(context, directory / "run");
+  const auto source = make_run_source(run.description);
+  const auto evaluation =
+      meta::evaluate(context, *run.model, evaluation_text(*source, source->evaluation(16)), {});
+  const EvaluationSubject subject{"run", "held-out text", "text", ""};
+  const std::string words = "no evidence lower bound";
+  CHECK(evaluation_table(evaluation, subject, run.description.config).find(words) != std::string::npos);
+  CHECK(evaluation_table(evaluation, subject, meta::preset("paper")).find(words) == std::string::npos);
+}
+
+TEST_CASE("eval: unusable input is one line and makes no file") {
+  const RunDirectory directory;
+  const auto fault = [&](const std::string& arguments, const std::string& words) {
+    return directory.refusal_fault("eval " + arguments, words);
+  };
+  CHECK(fault("run --seq-len 17", "max_len = 16, got 17") == "");
+  CHECK(fault("run --seq-len 0", "--seq-len") == "");
+  CHECK(fault("run --routing sofft", "'soft'") == "");
+  CHECK(fault("run --gate mii", "'mi'") == "");
+  CHECK(fault("run --expert fulll", "'full'") == "");
+  CHECK(fault("run --windows -1", "windows") == "");
+  CHECK(fault("run --threads -1", "threads") == "");
+  CHECK(fault("nowhere", "nowhere") == "");
+  CHECK(fault("run --corpus missing", "missing") == "");
+  write_file(directory / "short", "fox");
+  CHECK(fault("run --corpus short", "17 bytes") == "");
+
+  const std::string weights = read_file(directory / "run/model.safetensors");
+  write_file(directory / "run/model.safetensors", weights.substr(0, weights.size() - 8));
+  CHECK(fault("run", "model.safetensors") == "");
+  fs::remove(directory / "run/model.safetensors");
+  CHECK(fault("run", "model.safetensors") == "");
+  write_file(directory / "run/config.json", "{");
+  CHECK(fault("run", "config.json") == "");
+}

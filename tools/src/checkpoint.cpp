@@ -1,0 +1,108 @@
+#include "checkpoint.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "dirigo/core/errors.hpp"
+#include "dirigo/meta_attention/run_files.hpp"
+#include "dirigo/nn/safetensors.hpp"
+
+namespace dirigo::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+const std::map<std::string, std::string> metadata{{"format_version", "1"}};
+constexpr std::int64_t max_state_bytes = 1 << 16;
+
+nn::NamedTensors weights_of(meta::LanguageModel& model) {
+  nn::NamedTensors tensors;
+  for (const auto& [name, parameter] : model.parameters()) tensors.emplace_back(name, parameter->value);
+  return tensors;
+}
+
+void make_directory(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error)
+    throw IoError(
+        fmt::format("[{}] directory: expected a writable place, got {}", path.string(), error.message()));
+}
+
+// Checkpoints other than `kept` are of no use any more; leaving one behind does no harm.
+void remove_others(const fs::path& directory, const std::string& kept) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(directory, ignored)) {
+    if (entry.is_directory(ignored) && entry.path().filename() != kept) fs::remove_all(entry.path(), ignored);
+  }
+}
+
+std::string to_text(const TrainingState& state) {
+  Json json;
+  json["format_version"] = 1;
+  json["step"] = state.step;
+  json["seed"] = state.seed;
+  json["best_valid_nll"] = state.best_valid_nll ? Json(*state.best_valid_nll) : Json(nullptr);
+  return json.dump(2) + "\n";
+}
+
+TrainingState read_state(const std::string& path) {
+  const Json json = Json::parse(meta::read_text_file(path, max_state_bytes), nullptr, false);
+  const auto whole = [&](const char* name) {
+    const bool good = json.is_object() && json.contains(name) && json[name].is_number_integer() &&
+                      json[name].get<std::int64_t>() >= 0;
+    if (!good)
+      throw IoError(fmt::format("[{}] {}: expected a whole number >= 0, got something else", path, name));
+    return json[name].get<std::int64_t>();
+  };
+  if (const auto format = whole("format_version"); format != 1) {
+    throw IoError(fmt::format("[{}] format_version: expected 1, got {}", path, format));
+  }
+  TrainingState state{whole("step"), whole("seed"), {}};
+  if (json.contains("best_valid_nll") && json["best_valid_nll"].is_number()) {
+    state.best_valid_nll = json["best_valid_nll"].get<double>();
+  }
+  return state;
+}
+
+}  // namespace
+
+void save_weights(const std::string& run, const std::string& file, meta::LanguageModel& model) {
+  nn::write_safetensors((fs::path(run) / file).string(), weights_of(model), metadata);
+}
+
+void save_checkpoint(const std::string& run, meta::LanguageModel& model, const nn::Adam& adam,
+                     const TrainingState& state) {
+  const fs::path directory = fs::path(run) / "checkpoint";
+  const std::string name = fmt::format("step-{}", state.step);
+  make_directory(directory / name);
+  save_weights((directory / name).string(), "model.safetensors", model);
+  nn::write_safetensors((directory / name / "optimizer.safetensors").string(), adam.state(), metadata);
+  meta::write_file_atomically((directory / name / "state.json").string(), to_text(state));
+  meta::write_file_atomically((directory / "latest").string(), name + "\n");
+  remove_others(directory, name);
+}
+
+TrainingState load_checkpoint(const Context& context, const std::string& run, meta::LanguageModel& model,
+                              nn::Adam& adam) {
+  const fs::path directory = fs::path(run) / "checkpoint";
+  const std::string pointer = (directory / "latest").string();
+  std::string name = meta::read_text_file(pointer, max_state_bytes);
+  while (!name.empty() && name.back() == '\n') name.pop_back();
+  if (name.rfind("step-", 0) != 0 || name.find('/') != std::string::npos) {
+    throw IoError(fmt::format("[{}] content: expected step-N, got '{}'", pointer, name.substr(0, 40)));
+  }
+  const fs::path from = directory / name;
+  const TrainingState state = read_state((from / "state.json").string());
+  const std::string weights = (from / "model.safetensors").string();
+  const std::string moments = (from / "optimizer.safetensors").string();
+  const nn::SafetensorsFile moments_file = nn::read_safetensors(context, moments);
+  nn::load_parameters(nn::read_safetensors(context, weights), weights, model.parameters());
+  adam.restore(moments_file.tensors, state.step);
+  return state;
+}
+
+}  // namespace dirigo::tools

@@ -1,0 +1,32 @@
+// Evaluating a run on its own held-out text or on another one.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data_source.hpp"
+#include "dirigo/meta_attention/evaluation.hpp"
+#include "dirigo/meta_attention/run_files.hpp"
+
+namespace dirigo::tools {
+
+struct OpenedText {
+  std::unique_ptr<DataSource> source;
+  std::string corpus;        // its specification
+  std::string evaluated_on;  // "held-out text", "training text" or "other text"
+};
+
+// The text of `corpus`, or the run's held-out one. A file with the same bytes as the run's corpus is training
+// text.
+OpenedText open_evaluation_text(const meta::RunDescription& run, const std::optional<std::string>& corpus);
+
+// `eval --json`: the library's keys and what was evaluated.
+std::string evaluation_json(const meta::Evaluation& evaluation, const std::string& run,
+                            const OpenedText& text, const std::string& options);
+
+// "eval-hard.json", or with what differs from the default: "eval-hard-seq-len-64.json".
+std::string evaluation_file_name(meta::RoutingMode mode, const std::string& options);
+
+}  // namespace dirigo::tools

@@ -1,0 +1,25 @@
+// An evaluation as text for people.
+#pragma once
+
+#include <string>
+
+#include "dirigo/meta_attention/evaluation.hpp"
+
+namespace dirigo::tools {
+
+// What the numbers are about.
+struct EvaluationSubject {
+  std::string run;           // its directory
+  std::string evaluated_on;  // "held-out text", "training text", ...
+  std::string corpus;        // specification of the text
+  std::string options;       // flags that differ from the default; may be empty
+};
+
+std::string evaluation_table(const meta::Evaluation& evaluation, const EvaluationSubject& subject,
+                             const meta::Config& config);
+
+// One row of routing statistics: the cells below `routing_header`.
+std::vector<std::string> routing_header();
+std::vector<std::string> routing_cells(const meta::RoutingStatistics& statistics);
+
+}  // namespace dirigo::tools

@@ -1,0 +1,83 @@
+#include "generate.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "dirigo/core/errors.hpp"
+#include "dirigo/core/philox.hpp"
+
+namespace dirigo::tools {
+namespace {
+
+void check(const GenerateOptions& options, std::span<const std::int32_t> prompt) {
+  if (prompt.empty()) throw ValueError("[sample] --prompt: expected at least one known byte, got none");
+  if (options.tokens < 1) {
+    throw ValueError(fmt::format("[sample] --tokens: expected at least 1, got {}", options.tokens));
+  }
+  if (!(options.temperature >= 0) || !std::isfinite(options.temperature)) {
+    throw ValueError(
+        fmt::format("[sample] --temperature: expected a number >= 0, got {}", options.temperature));
+  }
+  if (options.top_k < 0)
+    throw ValueError(fmt::format("[sample] --top-k: expected at least 0, got {}", options.top_k));
+}
+
+// One draw from softmax(logits / temperature), restricted to the top_k largest logits.
+std::int32_t draw(std::span<const float> logits, const GenerateOptions& options, std::uint32_t number) {
+  std::vector<std::int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto logit = [&](std::int32_t token) { return logits[static_cast<std::size_t>(token)]; };
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logit(a) > logit(b); });
+  if (options.temperature == 0) return order.front();
+  if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<std::size_t>(options.top_k)));
+
+  std::vector<double> cumulative;
+  double sum = 0;
+  for (const std::int32_t token : order) {
+    sum += std::exp((double(logit(token)) - double(logit(order.front()))) / options.temperature);
+    cumulative.push_back(sum);
+  }
+  PhiloxStream random(random_key(options.seed, 0, Purpose::sampling), number);
+  const auto chosen = std::upper_bound(cumulative.begin(), cumulative.end(), random.uniform() * sum);
+  return order[std::min(static_cast<std::size_t>(chosen - cumulative.begin()), order.size() - 1)];
+}
+
+std::vector<meta::ExpertKind> chosen_at(const meta::Forward& forward, std::size_t position) {
+  std::vector<meta::ExpertKind> chosen;
+  for (const meta::LayerRouting& layer : forward.layers) {
+    chosen.push_back(static_cast<meta::ExpertKind>(layer.chosen[position]));
+  }
+  return chosen;
+}
+
+}  // namespace
+
+void generate(const Context& context, meta::LanguageModel& model, std::span<const std::int32_t> prompt,
+              const GenerateOptions& options, const std::function<bool(const GeneratedToken&)>& emit) {
+  check(options, prompt);
+  std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
+  const auto max_len = static_cast<std::size_t>(model.config().model.max_len);
+  std::size_t emitted = 0;
+  // Each pass tells how the newest tokens were routed and what comes next; the last one only the former.
+  for (std::int64_t number = 0; number <= options.tokens; ++number) {
+    const std::size_t begin = tokens.size() - std::min(tokens.size(), max_len);
+    Tape tape(context, Tape::Mode::inference);
+    const std::span<const std::int32_t> window(tokens.data() + begin, tokens.size() - begin);
+    const auto length = static_cast<std::int64_t>(window.size());
+    const meta::Forward forward = model(tape, window, 1, length, options.forward);
+    for (; emitted < tokens.size(); ++emitted) {
+      GeneratedToken token{tokens[emitted], emitted < prompt.size(), {}};
+      if (emitted >= begin) token.chosen = chosen_at(forward, emitted - begin);
+      if (!emit(token)) return;
+    }
+    if (number == options.tokens) return;
+    const auto logits = forward.logits.value().span<float>();
+    const auto words = static_cast<std::size_t>(model.vocabulary());
+    tokens.push_back(draw(logits.last(words), options, static_cast<std::uint32_t>(number)));
+  }
+}
+
+}  // namespace dirigo::tools

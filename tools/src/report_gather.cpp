@@ -1,0 +1,129 @@
+// From a run directory to what the report shows of it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+
+#include "data_source.hpp"
+#include "dirigo/meta_attention/run_files.hpp"
+#include "evaluate_run.hpp"
+#include "report.hpp"
+
+namespace dirigo::tools {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t text_bytes = 3000;     // of held-out text in the report
+constexpr std::int64_t quick_tokens = 16384;  // of the evaluation where there is none yet
+constexpr std::int64_t max_json_bytes = 16 << 20;
+
+// Sorted, so that the same directory gives the same report.
+std::vector<fs::path> evaluation_files(const std::string& directory) {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("eval-", 0) == 0 && entry.path().extension() == ".json") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::vector<ResultRow> quick_evaluations(const Context& context, meta::LanguageModel& model,
+                                         const std::string& name, const OpenedText& text,
+                                         std::int64_t length) {
+  const std::int64_t windows = std::max<std::int64_t>(1, quick_tokens / length);
+  std::vector<ResultRow> rows;
+  for (const auto mode : {meta::RoutingMode::soft, meta::RoutingMode::hard}) {
+    meta::EvaluationOptions options;
+    options.routing = mode;
+    const meta::Evaluation evaluation = meta::evaluate(
+        context, model, evaluation_text(*text.source, text.source->evaluation(length, 0, windows)), options);
+    const std::string flags = fmt::format("--windows {}", evaluation.tokens / length);
+    rows.push_back(parse_evaluation(evaluation_json(evaluation, name, text, flags), name));
+  }
+  return rows;
+}
+
+std::vector<ReportByte> score_window(const Context& context, const meta::LoadedRun& run,
+                                     const DataSource& source, const Batch& batch) {
+  const std::string text = source.vocabulary().decode(batch.inputs);
+  const std::span<const std::uint8_t> bytes(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
+  std::vector<ReportByte> window;
+  meta::score_text(context, *run.model, run.description.vocabulary, bytes, {},
+                   [&](const meta::ByteScore& score) {
+                     if (!window.empty()) window.back().next_nll = score.nll;
+                     ReportByte byte{score, "", std::nullopt};
+                     if (!batch.needs.empty())
+                       byte.need = need_names()[std::size_t(batch.needs[window.size()])];
+                     window.push_back(std::move(byte));
+                   });
+  return window;
+}
+
+// The first windows of the held-out text; for a file they follow each other.
+std::vector<std::vector<ReportByte>> score_windows(const Context& context, const meta::LoadedRun& run,
+                                                   const DataSource& source, std::int64_t length) {
+  const EvaluationSet set = source.evaluation(length);
+  const std::int64_t count = std::min(set.windows(), (text_bytes + length - 1) / length);
+  std::vector<std::vector<ReportByte>> windows;
+  for (std::int64_t w = 0; w < count; ++w)
+    windows.push_back(score_window(context, run, source, set.batch(w, 1)));
+  return windows;
+}
+
+std::vector<std::pair<std::string, std::string>> facts(const meta::LoadedRun& run, const OpenedText& text) {
+  const meta::Config& c = run.description.config;
+  const auto value = [fields = meta::describe_fields(c)](const std::string& key) {
+    const auto found =
+        std::find_if(fields.begin(), fields.end(), [&](const auto& field) { return field.key == key; });
+    return found == fields.end() ? std::string("?") : found->value;
+  };
+  return {
+      {"preset", c.preset.empty() ? "none" : c.preset},
+      {"corpus", c.data.corpus},
+      {"held-out text", text.corpus},
+      {"model", fmt::format("{} layers, D={}, {} heads, {} parameters, projections {}", c.model.layers,
+                            c.model.d_model, c.model.heads, run.model->parameter_count(),
+                            value("attention.projections"))},
+      {"attention", fmt::format("T={}, local window {}", c.train.seq_len, c.attention.window)},
+      {"router", fmt::format("{}, posterior {}, cost model {}", value("router.kind"),
+                             value("router.posterior"), value("router.cost_model"))},
+      {"objective", fmt::format("w_kl {} ({})", value("objective.w_kl"), value("objective.w_kl_schedule"))},
+      {"training",
+       fmt::format("{} steps, batch {}, {} sampling, straight-through {}, seed {}", c.train.steps,
+                   c.train.batch, value("train.sampling"), value("train.straight_through"), c.train.seed)},
+      {"written by", "dirigo " + run.description.version},
+  };
+}
+
+}  // namespace
+
+ReportRun gather_report(const Context& context, const std::string& directory) {
+  const meta::LoadedRun run = meta::load_run(context, directory);
+  const OpenedText text = open_evaluation_text(run.description, std::nullopt);
+  const std::int64_t length = run.description.config.train.seq_len;
+
+  ReportRun report;
+  report.name = directory;
+  report.facts = facts(run, text);
+  report.null_router = meta::null_router(*run.model);
+  for (const fs::path& file : evaluation_files(directory)) {
+    report.results.push_back(
+        parse_evaluation(meta::read_text_file(file.string(), max_json_bytes), file.string()));
+  }
+  if (report.results.empty())
+    report.results = quick_evaluations(context, *run.model, directory, text, length);
+  const fs::path metrics = fs::path(directory) / "metrics.jsonl";
+  if (fs::exists(metrics)) {
+    const std::string lines =
+        meta::read_text_file(metrics.string(), std::numeric_limits<std::int64_t>::max());
+    report.curve = parse_metrics(lines, metrics.string());
+  }
+  report.windows = score_windows(context, run, *text.source, length);
+  return report;
+}
+
+}  // namespace dirigo::tools

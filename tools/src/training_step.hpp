@@ -1,0 +1,45 @@
+// One optimisation step: batch -> model -> objective -> gradients -> clipped Adam update.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "dirigo/data/source.hpp"
+#include "dirigo/meta_attention/language_model.hpp"
+#include "dirigo/nn/optimizer.hpp"
+
+namespace dirigo::tools {
+
+// What a step did. Routing is that of the batch, per layer, K values each.
+struct StepReport {
+  std::int64_t step = 0;  // steps done, this one included
+  double loss = 0, nll = 0;
+  std::optional<double> kl;  // mean over layers, nats per token; none without a Dirichlet
+  double lr = 0, w_kl = 0, grad_norm = 0;
+  struct Routing {
+    std::vector<double> mean_weights, fraction_argmax;
+  };
+  std::vector<Routing> routing;
+};
+
+nn::Adam make_optimiser(const Context& context, meta::LanguageModel& model);
+
+class TrainingStep {
+ public:
+  // All arguments must outlive the step. Options come from the model's configuration.
+  TrainingStep(const Context& context, meta::LanguageModel& model, nn::Adam& adam);
+
+  // Step number `step` (from 0). Throws NumericError, before any parameter has changed, when the loss or the
+  // gradient's norm is not finite: says at which step and where the first such values are.
+  StepReport operator()(const Batch& batch, std::int64_t step);
+
+ private:
+  meta::ForwardOptions forward_options(std::int64_t step) const;
+
+  const Context& context_;
+  meta::LanguageModel& model_;
+  nn::Adam& adam_;
+};
+
+}  // namespace dirigo::tools

@@ -1,0 +1,9 @@
+#include "version.hpp"
+
+namespace dirigo::tools {
+
+std::string version() {
+  return DIRIGO_VERSION;
+}
+
+}  // namespace dirigo::tools
