@@ -64,7 +64,7 @@ void AtomicFile::commit() {
 
 void AtomicFile::fail(const char* action) const {
   const int code = errno;
-  throw IoError(fmt::format("[write] {}: expected to {} the file, got: {}", path_, action,
+  throw IoError(fmt::format("[{}] {}: expected a writable place with room, got {}", path_, action,
                             std::generic_category().message(code)));
 }
 

@@ -15,17 +15,22 @@
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
+#if defined(DIRIGO_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace dirigo {
 namespace {
 
-// The floating-point control register with "flush denormals to zero" set, for the duration of a scope.
-class FlushDenormals {
+// The floating-point control register with "flush denormals to zero" set or cleared, for a scope's duration.
+class DenormalMode {
  public:
-  FlushDenormals() noexcept : saved_(read()) { write(saved_ | flush_bits); }
-  ~FlushDenormals() { write(saved_); }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
+  explicit DenormalMode(bool flush) noexcept : saved_(read()) {
+    write(flush ? saved_ | flush_bits : saved_ & ~flush_bits);
+  }
+  ~DenormalMode() { write(saved_); }
+  DenormalMode(const DenormalMode&) = delete;
+  DenormalMode& operator=(const DenormalMode&) = delete;
 
  private:
 #if defined(__x86_64__)
@@ -59,14 +64,49 @@ thread_local bool inside_block = false;
 
 class BlockScope {
  public:
-  BlockScope() noexcept : outer_(inside_block) { inside_block = true; }
+  explicit BlockScope(bool flush) noexcept : outer_(inside_block), mode_(flush) { inside_block = true; }
   ~BlockScope() { inside_block = outer_; }
   BlockScope(const BlockScope&) = delete;
   BlockScope& operator=(const BlockScope&) = delete;
 
  private:
   bool outer_;
-  FlushDenormals flush_;
+  DenormalMode mode_;
+};
+
+// Tells ThreadSanitizer what oneTBB, whose library it does not see into, orders: what was written before a
+// region is seen by its blocks, and what they wrote is seen after it. Does nothing in other builds.
+class ForkJoin {
+ public:
+  ForkJoin() noexcept { release(fork_); }
+  ~ForkJoin() { acquire(join_); }
+  ForkJoin(const ForkJoin&) = delete;
+  ForkJoin& operator=(const ForkJoin&) = delete;
+
+  class Block {
+   public:
+    explicit Block(ForkJoin& region) noexcept : region_(region) { acquire(region_.fork_); }
+    ~Block() { release(region_.join_); }
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
+   private:
+    ForkJoin& region_;
+  };
+
+ private:
+#if defined(DIRIGO_TSAN)
+  static void acquire(char& event) noexcept {
+    __tsan_acquire(&event);
+  }
+  static void release(char& event) noexcept {
+    __tsan_release(&event);
+  }
+#else
+  static void acquire(char& /*event*/) noexcept {}
+  static void release(char& /*event*/) noexcept {}
+#endif
+  char fork_ = 0, join_ = 0;  // only their addresses matter
 };
 
 int resolve_threads(int requested) {
@@ -119,13 +159,12 @@ const KernelTable<double>& Context::kernels<double>() const noexcept {
   return table_portable_double;
 }
 
-void Context::parallel_for(std::int64_t n, std::int64_t grain,
-                           FunctionRef<void(std::int64_t, std::int64_t)> body) const {
+void Context::run_blocks(std::int64_t n, std::int64_t grain, Body body, Denormals denormals) const {
   if (n <= 0) return;
   grain = std::max<std::int64_t>(grain, 1);
   const std::int64_t blocks = (n - 1) / grain + 1;
   const auto run = [&](std::int64_t block) {
-    const BlockScope scope;
+    const BlockScope scope(denormals == Denormals::flush);
     const std::int64_t begin = block * grain;
     body(begin, begin + std::min(grain, n - begin));
   };
@@ -133,10 +172,12 @@ void Context::parallel_for(std::int64_t n, std::int64_t grain,
     for (std::int64_t block = 0; block < blocks; ++block) run(block);
     return;
   }
+  ForkJoin region;
   impl_->arena.execute([&] {
     tbb::parallel_for(
         tbb::blocked_range<std::int64_t>(0, blocks, 1),
         [&](const tbb::blocked_range<std::int64_t>& range) {
+          const ForkJoin::Block scope(region);
           for (std::int64_t block = range.begin(); block < range.end(); ++block) run(block);
         },
         tbb::simple_partitioner{});

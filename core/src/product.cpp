@@ -46,7 +46,7 @@ void product(const Context& context, const Product<T>& p) {
   if (p.m == 0 || p.n == 0) return;
   const Grid grid = choose_grid(context, p.m, p.n, p.k);
   const KernelTable<T>& kernels = context.kernels<T>();
-  context.parallel_for(grid.block_rows * grid.block_columns, 1, [&](std::int64_t begin, std::int64_t end) {
+  context.parallel_for<T>(grid.block_rows * grid.block_columns, 1, [&](std::int64_t begin, std::int64_t end) {
     Scratch<T> panel(*context.allocator(), std::size_t(product_panel_size(p.k)));
     for (std::int64_t block = begin; block < end; ++block) {
       const std::int64_t i = block / grid.block_columns * grid.rows;

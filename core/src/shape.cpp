@@ -46,7 +46,9 @@ int checked_axis(int axis, int rank) {
 }
 }  // namespace
 
-std::int64_t Shape::operator[](int axis) const { return extents_[std::size_t(checked_axis(axis, rank_))]; }
+std::int64_t Shape::operator[](int axis) const {
+  return extents_[std::size_t(checked_axis(axis, rank_))];
+}
 
 Shape Shape::with(int axis, std::int64_t extent) const {
   auto extents = extents_;

@@ -1,5 +1,5 @@
 // The Gamma family by its classical expansions (DLMF 5.5, 5.7, 5.11), and the implicit derivative of a
-// log-space Gamma draw (docs: mathematics, section 4; DLMF 8.7, 8.9).
+// log-space Gamma draw (docs/mathematics.md, section 4; DLMF 8.7, 8.9).
 #include "dirigo/core/special.hpp"
 
 #include <array>

@@ -5,8 +5,12 @@
 
 namespace dirigo {
 
-std::string_view dtype_name(DType dtype) noexcept { return dtype == DType::f32 ? "f32" : "f64"; }
-std::size_t dtype_bytes(DType dtype) noexcept { return dtype == DType::f32 ? 4 : 8; }
+std::string_view dtype_name(DType dtype) noexcept {
+  return dtype == DType::f32 ? "f32" : "f64";
+}
+std::size_t dtype_bytes(DType dtype) noexcept {
+  return dtype == DType::f32 ? 4 : 8;
+}
 
 struct Tensor::Storage {
   Storage(std::shared_ptr<Allocator> owner, std::size_t size)
@@ -22,7 +26,8 @@ struct Tensor::Storage {
 
 namespace {
 
-// Puts the bookkeeping of a storage into the same caching allocator, so that a steady state allocates nothing.
+// Puts the bookkeeping of a storage into the same caching allocator, so that a steady state allocates
+// nothing.
 template <class T>
 struct CachedAllocation {
   using value_type = T;
@@ -52,7 +57,8 @@ std::array<std::int64_t, Shape::max_rank> row_major_strides(const Shape& shape) 
 
 // Calls visit(offset) for every element in row-major order.
 template <class Visit>
-void for_each_offset(const Shape& shape, const std::array<std::int64_t, Shape::max_rank>& strides, Visit visit) {
+void for_each_offset(const Shape& shape, const std::array<std::int64_t, Shape::max_rank>& strides,
+                     Visit visit) {
   const std::int64_t size = shape.size();
   std::array<std::int64_t, Shape::max_rank> index{};
   std::int64_t offset = 0;
@@ -76,7 +82,8 @@ void for_each_offset(const Shape& shape, const std::array<std::int64_t, Shape::m
 }  // namespace
 
 std::shared_ptr<Tensor::Storage> Tensor::make_storage(const Context& context, std::size_t bytes) {
-  return std::allocate_shared<Storage>(CachedAllocation<Storage>(context.allocator()), context.allocator(), bytes);
+  return std::allocate_shared<Storage>(CachedAllocation<Storage>(context.allocator()), context.allocator(),
+                                       bytes);
 }
 
 Tensor Tensor::empty(const Context& context, const Shape& shape, DType dtype) {
@@ -104,8 +111,8 @@ Tensor Tensor::full(const Context& context, const Shape& shape, double value, DT
 template <class T>
 Tensor Tensor::from(const Context& context, const Shape& shape, std::span<const T> values) {
   if (std::int64_t(values.size()) != shape.size()) {
-    throw ShapeError("[tensor] values: expected " + std::to_string(shape.size()) + " for shape " + shape.to_string() +
-                     ", got " + std::to_string(values.size()));
+    throw ShapeError("[tensor] values: expected " + std::to_string(shape.size()) + " for shape " +
+                     shape.to_string() + ", got " + std::to_string(values.size()));
   }
   Tensor result = empty(context, shape, dtype_of<T>);
   std::copy(values.begin(), values.end(), result.data<T>());
@@ -166,8 +173,8 @@ double Tensor::at(std::initializer_list<std::int64_t> index) const {
   int axis = 0;
   for (const std::int64_t i : index) {
     if (i < 0 || i >= shape_[axis]) {
-      throw ShapeError("[tensor] index: expected one inside " + shape_.to_string() + ", got " + std::to_string(i) +
-                       " on axis " + std::to_string(axis));
+      throw ShapeError("[tensor] index: expected one inside " + shape_.to_string() + ", got " +
+                       std::to_string(i) + " on axis " + std::to_string(axis));
     }
     offset += i * strides_[std::size_t(axis++)];
   }
@@ -208,8 +215,8 @@ Tensor Tensor::transpose(int axis_a, int axis_b) const {
 
 Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
   if (begin < 0 || end < begin || end > shape_[axis]) {
-    throw ShapeError("[tensor] slice: expected 0 <= begin <= end <= " + std::to_string(shape_[axis]) + ", got [" +
-                     std::to_string(begin) + ", " + std::to_string(end) + ")");
+    throw ShapeError("[tensor] slice: expected 0 <= begin <= end <= " + std::to_string(shape_[axis]) +
+                     ", got [" + std::to_string(begin) + ", " + std::to_string(end) + ")");
   }
   Tensor view = *this;
   view.shape_ = shape_.with(axis, end - begin);
@@ -217,7 +224,9 @@ Tensor Tensor::slice(int axis, std::int64_t begin, std::int64_t end) const {
   return view;
 }
 
-Tensor Tensor::contiguous(const Context& context) const { return is_contiguous() ? *this : clone(context); }
+Tensor Tensor::contiguous(const Context& context) const {
+  return is_contiguous() ? *this : clone(context);
+}
 
 Tensor Tensor::clone(const Context& context) const {
   Tensor copy = empty(context, shape_, dtype_);
@@ -242,7 +251,12 @@ Tensor Tensor::cast(const Context& context, DType dtype) const {
       using To = decltype(to_zero);
       const auto* source = data<decltype(from_zero)>();
       To* target = copy.data<To>();
-      for_each_offset(shape_, strides_, [&](std::int64_t offset) { *target++ = To(source[offset]); });
+      const auto convert = [](auto value) { return To(value); };
+      if (is_contiguous()) {
+        std::transform(source, source + size(), target, convert);
+      } else {
+        for_each_offset(shape_, strides_, [&](std::int64_t offset) { *target++ = convert(source[offset]); });
+      }
     });
   });
   return copy;
@@ -261,7 +275,11 @@ void Tensor::fill(double value) {
   visit_dtype(dtype_, [&](auto zero) {
     using T = decltype(zero);
     T* target = data<T>();
-    for_each_offset(shape_, strides_, [&](std::int64_t offset) { target[offset] = T(value); });
+    if (is_contiguous()) {
+      std::fill_n(target, size(), T(value));
+    } else {
+      for_each_offset(shape_, strides_, [&](std::int64_t offset) { target[offset] = T(value); });
+    }
   });
 }
 

@@ -69,22 +69,36 @@ Adam::Adam(const Context& context, std::vector<NamedParameter> parameters, const
       chunks_.push_back({i, begin, std::min(chunk_size, value.size() - begin)});
     }
   }
+  const auto is_single = [&](const Chunk& chunk) {
+    return parameters_[chunk.parameter].parameter->value.dtype() == DType::f32;
+  };
+  single_chunks_ = std::stable_partition(chunks_.begin(), chunks_.end(), is_single) - chunks_.begin();
+}
+
+// Calls f(c) for every chunk, in parallel. Each dtype has its own region, because only f32 flushes denormals.
+void Adam::for_chunks(FunctionRef<void(std::size_t)> f) const {
+  const auto all = std::int64_t(chunks_.size());
+  context_.parallel_for<float>(single_chunks_, chunks_per_task, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t c = first; c < last; ++c) f(std::size_t(c));
+  });
+  context_.parallel_for<double>(all - single_chunks_, chunks_per_task,
+                                [&](std::int64_t first, std::int64_t last) {
+                                  for (std::int64_t c = first; c < last; ++c)
+                                    f(std::size_t(single_chunks_ + c));
+                                });
 }
 
 double Adam::gradient_norm() const {
   std::vector<double> squares(chunks_.size(), 0.0);
-  context_.parallel_for(
-      std::int64_t(chunks_.size()), chunks_per_task, [&](std::int64_t first, std::int64_t last) {
-        for (auto c = std::size_t(first); c < std::size_t(last); ++c) {
-          const Chunk& chunk = chunks_[c];
-          const NamedParameter& named = parameters_[chunk.parameter];
-          with_gradient(named, [&](auto zero) {
-            using T = decltype(zero);
-            const std::span<const T> gradient = std::as_const(named.parameter->gradient).span<T>();
-            squares[c] = context_.kernels<T>().sum_squares(chunk.size, gradient.data() + chunk.begin);
-          });
-        }
-      });
+  for_chunks([&](std::size_t c) {
+    const Chunk& chunk = chunks_[c];
+    const NamedParameter& named = parameters_[chunk.parameter];
+    with_gradient(named, [&](auto zero) {
+      using T = decltype(zero);
+      const std::span<const T> gradient = std::as_const(named.parameter->gradient).span<T>();
+      squares[c] = context_.kernels<T>().sum_squares(chunk.size, gradient.data() + chunk.begin);
+    });
+  });
   return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));  // in the chunks' fixed order
 }
 
@@ -98,11 +112,7 @@ void Adam::step(double lr, double gradient_scale) {
   common.correction1 = 1 - std::pow(options_.beta1, double(steps_));
   common.correction2 = 1 - std::pow(options_.beta2, double(steps_));
   common.gradient_scale = gradient_scale;
-  context_.parallel_for(std::int64_t(chunks_.size()), chunks_per_task,
-                        [&](std::int64_t first, std::int64_t last) {
-                          for (auto c = std::size_t(first); c < std::size_t(last); ++c)
-                            update(chunks_[c], common);
-                        });
+  for_chunks([&](std::size_t c) { update(chunks_[c], common); });
   clear_gradients();
 }
 

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "dirigo/core/context.hpp"
@@ -43,10 +44,11 @@ class Environment {
   bool had_;
 };
 
-// Half of the smallest normal float, computed now: 0 where denormals are flushed.
-float denormal() {
-  volatile float smallest = std::numeric_limits<float>::min();
-  volatile float half = smallest * 0.5F;
+// Half of the smallest normal T, computed now: 0 where denormals are flushed.
+template <class T>
+T denormal() {
+  volatile T smallest = std::numeric_limits<T>::min();
+  volatile T half = smallest * T(0.5);
   return half;
 }
 
@@ -63,7 +65,7 @@ TEST_CASE("parallel_for covers every index once, in blocks that depend on n and 
         std::atomic<bool> aligned{true};
         std::mutex mutex;
         std::set<std::thread::id> workers;
-        context.parallel_for(n, grain, [&](std::int64_t begin, std::int64_t end) {
+        context.parallel_for<float>(n, grain, [&](std::int64_t begin, std::int64_t end) {
           if (begin % grain != 0 || (end != n && end != begin + grain)) aligned = false;
           for (std::int64_t i = begin; i < end; ++i) ++visits[std::size_t(i)];
           const std::lock_guard lock(mutex);
@@ -82,13 +84,13 @@ TEST_CASE("parallel_for covers every index once, in blocks that depend on n and 
 TEST_CASE("parallel_for rethrows, and works again afterwards") {
   for (const int threads : {1, 2}) {
     const Context context({.threads = threads});
-    CHECK_THROWS_WITH_AS(context.parallel_for(100, 1,
-                                              [](std::int64_t begin, std::int64_t) {
-                                                if (begin == 42) throw std::runtime_error("forty-two");
-                                              }),
+    CHECK_THROWS_WITH_AS(context.parallel_for<float>(100, 1,
+                                                     [](std::int64_t begin, std::int64_t) {
+                                                       if (begin == 42) throw std::runtime_error("forty-two");
+                                                     }),
                          "forty-two", std::runtime_error);
     std::atomic<int> visits{0};
-    context.parallel_for(100, 1, [&](std::int64_t, std::int64_t) { ++visits; });
+    context.parallel_for<float>(100, 1, [&](std::int64_t, std::int64_t) { ++visits; });
     CHECK(visits == 100);
   }
 }
@@ -97,10 +99,10 @@ TEST_CASE("nested regions run serially on the thread that reached them") {
   const Context context({.threads = 2});
   std::atomic<int> visits{0};
   std::atomic<bool> same_thread{true};
-  context.parallel_for(8, 1, [&](std::int64_t, std::int64_t) {
+  context.parallel_for<float>(8, 1, [&](std::int64_t, std::int64_t) {
     const std::thread::id outer = std::this_thread::get_id();
     std::int64_t expected = 0;
-    context.parallel_for(10, 2, [&](std::int64_t begin, std::int64_t) {
+    context.parallel_for<float>(10, 2, [&](std::int64_t begin, std::int64_t) {
       if (std::this_thread::get_id() != outer || begin != expected) same_thread = false;
       expected += 2;
       ++visits;
@@ -110,21 +112,40 @@ TEST_CASE("nested regions run serially on the thread that reached them") {
   CHECK(same_thread);
 }
 
-TEST_CASE("denormals are flushed inside regions only") {
+TEST_CASE_TEMPLATE("denormals: float regions flush them, double regions and the caller keep them", T, float,
+                   double) {
+  constexpr bool flushes = std::is_same_v<T, float>;
   for (const int threads : {1, 2}) {
     const Context context({.threads = threads});
-    CHECK(denormal() > 0);
+    CHECK(denormal<T>() > 0);
     for (const std::int64_t blocks : {1, 16}) {
-      std::atomic<bool> flushed{true};
-      context.parallel_for(blocks, 1, [&](std::int64_t, std::int64_t) {
-        if (denormal() != 0) flushed = false;
-      });
-      CHECK(flushed);
-      CHECK(denormal() > 0);
+      std::atomic<int> flushed{0};
+      context.parallel_for<T>(blocks, 1, [&](std::int64_t, std::int64_t) { flushed += denormal<T>() == 0; });
+      CHECK(flushed == (flushes ? blocks : 0));
+      CHECK(denormal<T>() > 0);
       CHECK_THROWS(
-          context.parallel_for(blocks, 1, [](std::int64_t, std::int64_t) { throw std::bad_alloc(); }));
-      CHECK(denormal() > 0);
+          context.parallel_for<T>(blocks, 1, [](std::int64_t, std::int64_t) { throw std::bad_alloc(); }));
+      CHECK(denormal<T>() > 0);
     }
+  }
+}
+
+TEST_CASE("denormals: a nested region has its own mode and gives the outer one back") {
+  for (const int threads : {1, 2}) {
+    const Context context({.threads = threads});
+    std::atomic<int> kept{0}, flushed{0};
+    context.parallel_for<float>(16, 1, [&](std::int64_t, std::int64_t) {
+      context.parallel_for<double>(2, 1, [&](std::int64_t, std::int64_t) {
+        kept += denormal<double>() > 0;
+        context.parallel_for<float>(1, 1,
+                                    [&](std::int64_t, std::int64_t) { flushed += denormal<float>() == 0; });
+        kept += denormal<double>() > 0;
+      });
+      flushed += denormal<float>() == 0;
+    });
+    CHECK(kept == 64);
+    CHECK(flushed == 48);
+    CHECK(denormal<float>() > 0);
   }
 }
 
@@ -134,7 +155,8 @@ TEST_CASE("several host threads may share a context") {
   std::vector<std::thread> hosts;
   for (int t = 0; t < 3; ++t) {
     hosts.emplace_back([&] {
-      for (int i = 0; i < 20; ++i) context.parallel_for(10, 1, [&](std::int64_t, std::int64_t) { ++visits; });
+      for (int i = 0; i < 20; ++i)
+        context.parallel_for<float>(10, 1, [&](std::int64_t, std::int64_t) { ++visits; });
     });
   }
   for (std::thread& host : hosts) host.join();

@@ -55,12 +55,13 @@ Variable normalize(const Variable& x) {
       using T = decltype(zero);
       const T *fractions = y.data<T>(), *sum = sums.data<T>(), *dy = pass.gradient().data<T>();
       T* to = dx.data<T>();
-      pass.context().parallel_for<T>(size.rows, row_grain(size.cols), [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-          const std::int64_t at = i * size.cols;
-          vjp_row(size.cols, fractions + at, sum[i], dy + at, to + at);
-        }
-      });
+      pass.context().parallel_for<T>(size.rows, row_grain(size.cols),
+                                     [&](std::int64_t begin, std::int64_t end) {
+                                       for (std::int64_t i = begin; i < end; ++i) {
+                                         const std::int64_t at = i * size.cols;
+                                         vjp_row(size.cols, fractions + at, sum[i], dy + at, to + at);
+                                       }
+                                     });
     });
     pass.add(0, dx);
   });

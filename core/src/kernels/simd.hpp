@@ -1,7 +1,8 @@
 // The vector types of one instruction set, and the few spellings that differ between xsimd versions.
 //
-// Private to the kernels: included only by isa_*.cpp (through the *.inl.hpp files), each compiled with its own
-// instruction-set flags. Everything is templated on Arch, so that no symbol is shared between those files.
+// Private to the kernels: included only by isa_*.cpp (through the *.inl.hpp files), each compiled with its
+// own instruction-set flags. Everything is templated on Arch, so that no symbol is shared between those
+// files.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +23,11 @@ DIRIGO_INLINE Batch<Arch, T> load(const T* p) {
   return Batch<Arch, T>::load_unaligned(p);
 }
 
-// x * y + z, fused wherever the instruction set can. xsimd 8.1 has no fused form for AVX-512: it would multiply,
-// round and add, at half the speed.
+// x * y + z, fused wherever the instruction set can. xsimd 8.1 has no fused form for AVX-512: it would
+// multiply, round and add, at half the speed.
 template <class T, class Arch>
-DIRIGO_INLINE xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x, const xsimd::batch<T, Arch>& y,
+DIRIGO_INLINE xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x,
+                                                 const xsimd::batch<T, Arch>& y,
                                                  const xsimd::batch<T, Arch>& z) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(z) == 64 && sizeof(T) == 4) return _mm512_fmadd_ps(x, y, z);

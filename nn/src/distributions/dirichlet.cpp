@@ -89,9 +89,10 @@ Variable Dirichlet::log_prob(const Tensor& alpha) const {
   const LogProb log_prob{concentration_.value().contiguous(context), alpha.contiguous(context)};
   Tensor value = Tensor::empty(context, {log_prob.rows()}, alpha.dtype());
   visit_dtype(alpha.dtype(), [&](auto zero) {
-    auto* out = value.data<decltype(zero)>();
-    context.parallel_for(log_prob.rows(), grain,
-                         [&](std::int64_t begin, std::int64_t end) { log_prob.forward(begin, end, out); });
+    using T = decltype(zero);
+    T* out = value.data<T>();
+    context.parallel_for<T>(log_prob.rows(), grain,
+                            [&](std::int64_t begin, std::int64_t end) { log_prob.forward(begin, end, out); });
   });
   return concentration_.tape().record(
       "dirichlet_log_prob", {concentration_}, std::move(value), [log_prob](Backward& backward) {
@@ -101,9 +102,9 @@ Variable Dirichlet::log_prob(const Tensor& alpha) const {
           using T = decltype(zero);
           T* out = db.data<T>();
           const T* dvalue = backward.gradient().data<T>();
-          backward.context().parallel_for(log_prob.rows(), grain, [&](std::int64_t begin, std::int64_t end) {
-            log_prob.backward(begin, end, dvalue, out);
-          });
+          backward.context().parallel_for<T>(
+              log_prob.rows(), grain,
+              [&](std::int64_t begin, std::int64_t end) { log_prob.backward(begin, end, dvalue, out); });
         });
         backward.add(0, std::move(db));
       });

@@ -18,7 +18,7 @@ Tensor map_elements(const Context& context, const Shape& shape, DType dtype, F f
   visit_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     T* out = result.data<T>();
-    context.parallel_for(result.size(), grain, [&](std::int64_t begin, std::int64_t end) {
+    context.parallel_for<T>(result.size(), grain, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) out[i] = T(f(i, zero));
     });
   });

@@ -4,8 +4,11 @@
 // inside a parallel region of a Context, and never more than Context::threads() of them.
 //
 // Results do not depend on the number of threads: work is cut into blocks of a constant size, and every
-// reduction runs in a fixed order. Denormal floats are flushed to zero inside parallel regions only; the
-// calling thread's floating-point mode is restored when the region ends.
+// reduction runs in a fixed order.
+//
+// Denormals are flushed to zero in the parallel regions of float computations only: there they cost time and
+// carry no information. Regions of double computations keep them, whatever mode the calling thread is in, for
+// double serves as the reference. The calling thread's mode is restored when a region ends.
 #pragma once
 
 #include <atomic>
@@ -13,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "dirigo/core/allocator.hpp"
@@ -43,13 +47,16 @@ ThreadLimit thread_limit();
 
 // Multiply-adds that really ran, counted as two FLOPs each.
 struct FlopCounter {
-  std::atomic<std::uint64_t> products{0};          // matrix products
-  std::atomic<std::uint64_t> attention{0};         // attention core: QK, PV, linear state; unmasked pairs only
-  std::atomic<std::uint64_t> attention_padding{0};  // work on masked pairs that share a tile with unmasked ones
+  std::atomic<std::uint64_t> products{0};   // matrix products
+  std::atomic<std::uint64_t> attention{0};  // attention core: QK, PV, linear state; unmasked pairs only
+  std::atomic<std::uint64_t> attention_padding{
+      0};  // work on masked pairs that share a tile with unmasked ones
 };
 
 class Context {
  public:
+  using Body = FunctionRef<void(std::int64_t, std::int64_t)>;
+
   struct Options {
     int threads = 0;  // 0: thread_limit()
     Isa isa = choose_isa();
@@ -73,11 +80,18 @@ class Context {
 
   // Calls body(begin, end) for consecutive blocks of `grain` (the last may be shorter) that cover [0, n), on
   // up to threads() threads. Block boundaries depend on n and grain alone. Give it at least 100 us of work.
-  // Nested calls run serially. An exception thrown by body is rethrown here.
-  void parallel_for(std::int64_t n, std::int64_t grain,
-                    FunctionRef<void(std::int64_t, std::int64_t)> body) const;
+  // T, the type that body computes for, decides about denormals: float flushes them, double keeps them.
+  // Nested calls run serially, each in the mode of its own T. An exception thrown by body is rethrown here.
+  template <class T>
+  void parallel_for(std::int64_t n, std::int64_t grain, Body body) const {
+    static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
+    run_blocks(n, grain, body, std::is_same_v<T, float> ? Denormals::flush : Denormals::keep);
+  }
 
  private:
+  enum class Denormals : std::uint8_t { flush, keep };
+  void run_blocks(std::int64_t n, std::int64_t grain, Body body, Denormals denormals) const;
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -1,4 +1,4 @@
-// The Dirichlet distribution over K routes, in double precision (docs: mathematics, sections 3 and 4).
+// The Dirichlet distribution over K routes, in double precision (docs/mathematics.md, sections 3 and 4).
 //
 // Spans hold the K >= 1 entries of one distribution: concentrations b, p > 0 (otherwise the result is NaN),
 // with s = sum b and the mean m = b / s; psi and psi1 are digamma and trigamma. Every function throws

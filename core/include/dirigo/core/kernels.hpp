@@ -30,10 +30,10 @@ struct AttentionHead {
   const T* q = nullptr;  // queries x d, consecutive rows `stride` apart (as are all the others')
   const T* k = nullptr;  // length x d
   const T* v = nullptr;
-  T* out = nullptr;              // queries x d
-  T* log_sum_exp = nullptr;      // queries values (natural log of the softmax denominator); may be null
+  T* out = nullptr;          // queries x d
+  T* log_sum_exp = nullptr;  // queries values (natural log of the softmax denominator); may be null
   std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, out_stride = 0;
-  T* scratch = nullptr;          // softmax_attention_scratch(length, d) values
+  T* scratch = nullptr;  // softmax_attention_scratch(length, d) values
 };
 
 // Its backward pass, for all `length` queries in order: given dout, out and log_sum_exp of the forward pass,
@@ -53,7 +53,8 @@ struct AttentionWork {
 };
 
 // One head of causal linear attention: phi(u) = ELU(u) + 1,
-//   S_i = sum_{j<=i} phi(k_j) v_j^T, z_i = sum_{j<=i} phi(k_j), out_i = S_i^T phi(q_i) / max(z_i . phi(q_i), 1e-20),
+//   S_i = sum_{j<=i} phi(k_j) v_j^T, z_i = sum_{j<=i} phi(k_j), out_i = S_i^T phi(q_i) / max(z_i . phi(q_i),
+//   1e-20),
 // in chunks that start at multiples of `chunk` (quadratic inside a chunk, running state between chunks).
 template <class T>
 struct LinearHead {
@@ -78,16 +79,16 @@ struct LinearHeadGradient {
 
 struct AdamStep {
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
-  double weight_decay = 0;          // decoupled (AdamW): parameter *= 1 - lr * weight_decay
+  double weight_decay = 0;                  // decoupled (AdamW): parameter *= 1 - lr * weight_decay
   double correction1 = 1, correction2 = 1;  // 1 - beta1^step, 1 - beta2^step
-  double gradient_scale = 1;        // from clipping by global norm
+  double gradient_scale = 1;                // from clipping by global norm
 };
 
 template <class T>
 struct KernelTable {
   // Products: rows [m0, m1) and columns [n0, n1) of p. `panel` is scratch of product_panel_size(p.k) values.
-  void (*product_block)(const Product<T>& p, std::int64_t m0, std::int64_t m1, std::int64_t n0, std::int64_t n1,
-                        T* panel) noexcept;
+  void (*product_block)(const Product<T>& p, std::int64_t m0, std::int64_t m1, std::int64_t n0,
+                        std::int64_t n1, T* panel) noexcept;
 
   // Elementwise, n values.
   void (*add)(std::int64_t n, const T* a, const T* b, T* y) noexcept;
@@ -117,9 +118,10 @@ struct KernelTable {
   // Rows of a rows x cols matrix.
   void (*softmax)(std::int64_t rows, std::int64_t cols, const T* x, T* y) noexcept;
   void (*softmax_vjp)(std::int64_t rows, std::int64_t cols, const T* y, const T* dy, T* dx) noexcept;
-  // y = (x - mean) * rstd * gamma + beta, rstd = 1 / sqrt(variance + eps), variance biased. Saves mean and rstd.
-  void (*layer_norm)(std::int64_t rows, std::int64_t cols, T eps, const T* x, const T* gamma, const T* beta, T* y,
-                     T* mean, T* rstd) noexcept;
+  // y = (x - mean) * rstd * gamma + beta, rstd = 1 / sqrt(variance + eps), variance biased. Saves mean and
+  // rstd.
+  void (*layer_norm)(std::int64_t rows, std::int64_t cols, T eps, const T* x, const T* gamma, const T* beta,
+                     T* y, T* mean, T* rstd) noexcept;
   // dx; adds to dgamma and dbeta (cols values each). dx may be null, and so may dgamma and dbeta together.
   void (*layer_norm_vjp)(std::int64_t rows, std::int64_t cols, const T* x, const T* gamma, const T* mean,
                          const T* rstd, const T* dy, T* dx, T* dgamma, T* dbeta) noexcept;
@@ -127,14 +129,15 @@ struct KernelTable {
   void (*cross_entropy)(std::int64_t rows, std::int64_t cols, const T* logits, const std::int32_t* targets,
                         T* losses, T* dlogits) noexcept;
   // y[j] += sum_i x[i * stride + j], rows in ascending order.
-  void (*add_column_sums)(std::int64_t rows, std::int64_t cols, const T* x, std::int64_t stride, T* y) noexcept;
-  // y_t = sum_k weights[t, k] experts[k]_t over rows of `cols` values; experts of zero weight still count (NaN
-  // propagates), except that a null expert pointer is skipped.
+  void (*add_column_sums)(std::int64_t rows, std::int64_t cols, const T* x, std::int64_t stride,
+                          T* y) noexcept;
+  // y_t = sum_k weights[t, k] experts[k]_t over rows of `cols` values; experts of zero weight still count
+  // (NaN propagates), except that a null expert pointer is skipped.
   void (*mix)(std::int64_t rows, std::int64_t cols, std::int64_t experts, const T* weights, const T* const* x,
               T* y) noexcept;
   // dx[k]_t = weights[t, k] dy_t and dweights[t, k] = dy_t . x[k]_t. Null dx[k] or dweights are skipped.
-  void (*mix_vjp)(std::int64_t rows, std::int64_t cols, std::int64_t experts, const T* weights, const T* const* x,
-                  const T* dy, T* const* dx, T* dweights) noexcept;
+  void (*mix_vjp)(std::int64_t rows, std::int64_t cols, std::int64_t experts, const T* weights,
+                  const T* const* x, const T* dy, T* const* dx, T* dweights) noexcept;
 
   // Attention cores.
   AttentionWork (*softmax_attention)(const AttentionHead<T>& head) noexcept;
@@ -149,7 +152,9 @@ struct KernelTable {
 
 // Scratch sizes, in values; valid for every instruction set.
 std::int64_t product_panel_size(std::int64_t k) noexcept;
-std::int64_t softmax_attention_scratch(std::int64_t length, std::int64_t head_dim) noexcept;  // both directions
-std::int64_t linear_attention_scratch(std::int64_t length, std::int64_t head_dim, std::int64_t chunk) noexcept;
+std::int64_t softmax_attention_scratch(std::int64_t length,
+                                       std::int64_t head_dim) noexcept;  // both directions
+std::int64_t linear_attention_scratch(std::int64_t length, std::int64_t head_dim,
+                                      std::int64_t chunk) noexcept;
 
 }  // namespace dirigo

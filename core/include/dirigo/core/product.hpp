@@ -1,8 +1,9 @@
 // Matrix products: the one function through which every product in Dirigo runs.
 //
-// Row rule: an output row's bits do not depend on how many rows are computed, or on which. Each output element
-// is one chain of fused multiply-adds over k in ascending order (in blocks of a constant size), and the work is
-// shared out over rows and columns, never over k; so the number of threads changes nothing either.
+// Row rule: an output row's bits do not depend on how many rows are computed, or on which. Each output
+// element is one chain of fused multiply-adds over k in ascending order (in blocks of a constant size), and
+// the work is shared out over rows and columns, never over k; so the number of threads changes nothing
+// either.
 #pragma once
 
 #include <cstdint>

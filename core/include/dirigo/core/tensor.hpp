@@ -1,8 +1,8 @@
 // Tensor: a cheap value handle on shared, 64-byte-aligned storage, with a shape, strides and a dtype.
 //
 // Copying a Tensor copies the handle: both see the same elements. Views (reshape, transpose, slice) share the
-// storage too. Tensors are row-major unless they are views. Reading from several threads is safe; writing while
-// others read is not.
+// storage too. Tensors are row-major unless they are views. Reading from several threads is safe; writing
+// while others read is not.
 #pragma once
 
 #include <array>
@@ -29,7 +29,8 @@ inline constexpr DType dtype_of = DType::f32;
 template <>
 inline constexpr DType dtype_of<double> = DType::f64;
 
-// Calls f(T{}) with T = float or double: `visit_dtype(x.dtype(), [&](auto zero) { using T = decltype(zero); })`.
+// Calls f(T{}) with T = float or double: `visit_dtype(x.dtype(), [&](auto zero) { using T = decltype(zero);
+// })`.
 template <class F>
 decltype(auto) visit_dtype(DType dtype, F&& f) {
   return dtype == DType::f32 ? f(float{}) : f(double{});
@@ -56,7 +57,8 @@ class Tensor {
   std::int64_t stride(int axis) const;
   bool is_contiguous() const noexcept;
 
-  // The first element. Throws ShapeError when T is not the dtype. Only for contiguous walks if is_contiguous().
+  // The first element. Throws ShapeError when T is not the dtype. Only for contiguous walks if
+  // is_contiguous().
   template <class T>
   T* data();
   template <class T>
@@ -81,8 +83,8 @@ class Tensor {
 
   // This tensor if row-major, else a row-major copy.
   Tensor contiguous(const Context& context) const;
-  Tensor clone(const Context& context) const;               // a row-major copy
-  Tensor cast(const Context& context, DType dtype) const;   // this, or a converted row-major copy
+  Tensor clone(const Context& context) const;              // a row-major copy
+  Tensor cast(const Context& context, DType dtype) const;  // this, or a converted row-major copy
   // Overwrites all elements with those of `source` (same shape and dtype, both contiguous).
   void copy_from(const Tensor& source);
   void fill(double value);

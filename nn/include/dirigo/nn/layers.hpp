@@ -1,7 +1,7 @@
 // Layers: Linear, LayerNorm, Embedding. Dropout is the operation ops::dropout (it has no parameters).
 //
 // All are created in f32 by default; f64 serves gradient audits. Initial values: weights N(0, 0.02), biases
-// 0, LayerNorm gain 1 (interface: "Common to the presets"). Draws come from Philox with the given key, so a
+// 0, LayerNorm gain 1 (those of every preset). Draws come from Philox with the given key, so a
 // model's initial weights depend on the seed alone.
 #pragma once
 

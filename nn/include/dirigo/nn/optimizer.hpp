@@ -46,12 +46,14 @@ class Adam {
     std::size_t parameter;
     std::int64_t begin, size;
   };
+  void for_chunks(FunctionRef<void(std::size_t)> f) const;
   void update(const Chunk& chunk, AdamStep step);
 
   const Context& context_;
   std::vector<NamedParameter> parameters_;
   std::vector<Tensor> moment1_, moment2_;
-  std::vector<Chunk> chunks_;
+  std::vector<Chunk> chunks_;       // those of f32 parameters first
+  std::int64_t single_chunks_ = 0;  // how many those are
   AdamOptions options_;
   std::int64_t steps_ = 0;
 };
