@@ -12,6 +12,8 @@
 namespace dirigo {
 namespace {
 
+constexpr std::uint32_t kPoolSite = 1;  // of Purpose::batch; the windows themselves use 0
+
 void check_at_least_one(const char* what, std::int64_t value) {
   if (value < 1) throw ValueError(fmt::format("[data] {}: expected at least 1, got {}", what, value));
 }
@@ -44,16 +46,24 @@ DataSource::Row DataSource::row_of(Batch& batch, std::int64_t row) const {
   return view;
 }
 
+// The endless stream in order, or, while the pool lasts, one of its first windows drawn with replacement: a
+// fixed order would repeat the same batches.
+std::uint64_t DataSource::stream_index(std::uint64_t step, std::int64_t rows, std::int64_t row) const {
+  if (options_.pool == 0 || step >= options_.pool_steps) {
+    return step * static_cast<std::uint64_t>(rows) + static_cast<std::uint64_t>(row);
+  }
+  const RandomKey key =
+      random_key(options_.seed, static_cast<std::uint32_t>(step), Purpose::batch, kPoolSite);
+  return PhiloxStream(key, static_cast<std::uint32_t>(row)).below(options_.pool);
+}
+
 Batch DataSource::training_batch(std::uint64_t step, std::int64_t rows, std::int64_t length) const {
   check_at_least_one("batch", rows);
   check_at_least_one("seq_len", length);
   check_training(length);
   Batch batch = empty_batch(rows, length);
-  const bool repeat = options_.pool > 0 && step < options_.pool_steps;
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const std::uint64_t index = step * static_cast<std::uint64_t>(rows) + static_cast<std::uint64_t>(row);
-    training_row(repeat ? index % options_.pool : index, row_of(batch, row));
-  }
+  for (std::int64_t row = 0; row < rows; ++row)
+    training_row(stream_index(step, rows, row), row_of(batch, row));
   return batch;
 }
 

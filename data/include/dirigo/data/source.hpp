@@ -122,6 +122,7 @@ class DataSource {
 
  private:
   friend class EvaluationSet;
+  std::uint64_t stream_index(std::uint64_t step, std::int64_t rows, std::int64_t row) const;
   Batch empty_batch(std::int64_t rows, std::int64_t length) const;
   Row row_of(Batch& batch, std::int64_t row) const;
 

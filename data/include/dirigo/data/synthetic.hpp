@@ -33,7 +33,7 @@ class Language {
   virtual double entropy_floor(std::int64_t length) const = 0;
 };
 
-// The recall language ("Recall language" in the findings: a stochastic text with key-value pairs in it).
+// The recall language: a stochastic text with key-value pairs in it.
 // Bytes: 32 text symbols a-z . , ; : - ' followed by `keys` keys (A-Z, then bytes from 128) and as many
 // values (0-9 and punctuation, then bytes from 192); token ids in that order. A slot holds a text symbol or,
 // with probability 0.12, a key, and then its value follows. The text symbol is the one that a fixed table
