@@ -135,7 +135,8 @@ std::string expected(const FieldValue& value) {
                            : fmt::format("a whole number from {} to {}", f.least, f.most);
     }
     std::string operator()(const RealField& f) const {
-      if (f.most == infinity || f.most >= 1e6) return fmt::format("a number {} {}", f.open ? ">" : ">=", f.least);
+      if (f.most == infinity || f.most >= 1e6)
+        return fmt::format("a number {} {}", f.open ? ">" : ">=", f.least);
       return fmt::format("a number {} {} and <= {}", f.open ? ">" : ">=", f.least, f.most);
     }
     std::string operator()(const BoolField&) const { return "true or false"; }
@@ -144,7 +145,9 @@ std::string expected(const FieldValue& value) {
       return "three numbers in [0, 1] (full, linear, local), as [1.0,0.15,0.3]";
     }
     std::string operator()(const FractionField&) const { return "off or a fraction in (0, 1]"; }
-    std::string operator()(const ChoiceField& f) const { return fmt::format("one of {}", fmt::join(f.names, ", ")); }
+    std::string operator()(const ChoiceField& f) const {
+      return fmt::format("one of {}", fmt::join(f.names, ", "));
+    }
   };
   return std::visit(Describe{}, value);
 }
@@ -183,7 +186,8 @@ void assign(const Field& field, const Json& json, const std::string& where) {
     bool operator()(const RealField& f) const {
       if (!json.is_number()) return false;
       const auto number = json.get<double>();
-      if (!std::isfinite(number) || number < f.least || number > f.most || (f.open && number == f.least)) return false;
+      if (!std::isfinite(number) || number < f.least || number > f.most || (f.open && number == f.least))
+        return false;
       *f.value = number;
       return true;
     }
@@ -285,23 +289,34 @@ Config tiny() {
   return c;
 }
 
+// The KL weight warms up: at its full value from the start it prices `full` out before the lookup has
+// emerged.
+void warm_up_kl(Config& c, std::int64_t steps) {
+  c.objective.w_kl.kind = nn::KlWeight::Kind::linear;
+  c.objective.w_kl.warmup = steps;
+}
+
 Config recall() {
   Config c = tiny();
   c.train.steps = 4000;
   c.train.straight_through = 0.2;
+  warm_up_kl(c, 2000);
   c.data.corpus = "synthetic:recall";
   c.data.pool = 4096;
   c.data.pool_until = 0.6;
   return c;
 }
 
-// Small enough to emerge within 150 s on two cores (findings: 8 keys, T = 128, w = 16).
+// Small enough to emerge within 150 s on two cores: short stories, a small pool, a large step size.
 Config quickstart() {
   Config c = recall();
-  c.data.corpus = "synthetic:fables";
+  c.train.steps = 1000;
   c.train.seq_len = 128;
+  c.train.lr.peak = 2e-3;
+  warm_up_kl(c, 600);
   c.attention.window = 16;
-  c.train.steps = 1600;
+  c.data.corpus = "synthetic:fables";
+  c.data.pool = 1024;
   return c;
 }
 
@@ -366,11 +381,13 @@ void resolve(Config& config) {
     if (!ok) refuse("config", key, want, fmt::format("{}", got));
   };
   const auto& m = config.model;
-  check(m.d_model % m.heads == 0, "model.d_model", fmt::format("a multiple of model.heads = {}", m.heads), m.d_model);
+  check(m.d_model % m.heads == 0, "model.d_model", fmt::format("a multiple of model.heads = {}", m.heads),
+        m.d_model);
   if (config.model.max_len == 0) config.model.max_len = config.train.seq_len;
-  check(config.train.seq_len <= m.max_len, "train.seq_len", fmt::format("at most model.max_len = {}", m.max_len),
-        config.train.seq_len);
-  const bool fixed = config.router.kind == RouterKind::static_expert || config.router.kind == RouterKind::prior_mixture;
+  check(config.train.seq_len <= m.max_len, "train.seq_len",
+        fmt::format("at most model.max_len = {}", m.max_len), config.train.seq_len);
+  const bool fixed =
+      config.router.kind == RouterKind::static_expert || config.router.kind == RouterKind::prior_mixture;
   const bool dirichlet = config.router.kind == RouterKind::bayes;
   check(dirichlet || config.objective.w_kl.value == 0 || fixed, "objective.w_kl",
         "0 for a router without a Dirichlet (softmax, gumbel)", config.objective.w_kl.value);
@@ -384,13 +401,15 @@ std::string config_to_json(const Config& config) {
   Config copy = config;
   Json json;
   if (!config.preset.empty()) json["preset"] = config.preset;
-  for (const Field& field : fields(copy)) json[std::string(field.section)][std::string(field.name)] = to_json(field.value);
+  for (const Field& field : fields(copy))
+    json[std::string(field.section)][std::string(field.name)] = to_json(field.value);
   return json.dump(2);
 }
 
 Config config_from_json(std::string_view text, const std::string& where) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
-  if (!json.is_object()) refuse(where, "content", "a JSON object", json.is_discarded() ? "invalid JSON" : json.type_name());
+  if (!json.is_object())
+    refuse(where, "content", "a JSON object", json.is_discarded() ? "invalid JSON" : json.type_name());
   Config config;
   const auto table = fields(config);
   for (const auto& [section, values] : json.items()) {
