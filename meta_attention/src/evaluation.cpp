@@ -15,7 +15,9 @@ namespace {
 
 using Row = std::array<double, expert_count>;
 
-double percent_of_log_k(double nats) { return 100 * nats / std::log(double(expert_count)); }
+double percent_of_log_k(double nats) {
+  return 100 * nats / std::log(double(expert_count));
+}
 
 Row row_of(const Tensor& matrix, std::int64_t t) {
   Row row{};
@@ -132,7 +134,8 @@ struct NeedSums {
     tokens += 1;
     nll += token_nll;
     chosen_by_layer.resize(layers.size(), Row{});
-    for (std::size_t l = 0; l < layers.size(); ++l) chosen_by_layer[l][std::size_t(layers[l].chosen[row])] += 1;
+    for (std::size_t l = 0; l < layers.size(); ++l)
+      chosen_by_layer[l][std::size_t(layers[l].chosen[row])] += 1;
   }
 
   NeedStatistics statistics() const {
@@ -163,15 +166,17 @@ Batch read_batch(const EvaluationText& text, std::int64_t first, std::int64_t wi
   batch.needs.resize(text.need_names.empty() ? 0 : tokens);
   for (std::int64_t w = 0; w < windows; ++w) {
     const auto begin = std::size_t(w * text.length), length = std::size_t(text.length);
-    text.window(first + w, std::span(batch.inputs).subspan(begin, length),
-                std::span(batch.targets).subspan(begin, length),
-                batch.needs.empty() ? std::span<std::uint8_t>{} : std::span(batch.needs).subspan(begin, length));
+    text.window(
+        first + w, std::span(batch.inputs).subspan(begin, length),
+        std::span(batch.targets).subspan(begin, length),
+        batch.needs.empty() ? std::span<std::uint8_t>{} : std::span(batch.needs).subspan(begin, length));
   }
   return batch;
 }
 
 // -log softmax(logits)[target] for every row, as double.
-std::vector<double> token_losses(const Context& context, const Tensor& logits, std::span<const std::int32_t> targets) {
+std::vector<double> token_losses(const Context& context, const Tensor& logits,
+                                 std::span<const std::int32_t> targets) {
   std::vector<double> losses(targets.size());
   const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
   visit_dtype(logits.dtype(), [&](auto zero) {
@@ -179,8 +184,8 @@ std::vector<double> token_losses(const Context& context, const Tensor& logits, s
     std::vector<T> values(targets.size());
     const T* source = logits.data<T>();
     context.parallel_for<T>(rows, 256, [&](std::int64_t begin, std::int64_t end) {
-      context.kernels<T>().cross_entropy(end - begin, classes, source + begin * classes, targets.data() + begin,
-                                         values.data() + begin, nullptr);
+      context.kernels<T>().cross_entropy(end - begin, classes, source + begin * classes,
+                                         targets.data() + begin, values.data() + begin, nullptr);
     });
     std::copy(values.begin(), values.end(), losses.begin());
   });
@@ -189,7 +194,8 @@ std::vector<double> token_losses(const Context& context, const Tensor& logits, s
 
 class Evaluator {
  public:
-  Evaluator(const Context& context, LanguageModel& model, const EvaluationText& text, const EvaluationOptions& options)
+  Evaluator(const Context& context, LanguageModel& model, const EvaluationText& text,
+            const EvaluationOptions& options)
       : context_(context), model_(model), text_(text), options_(options) {
     batch_windows_ = std::max<std::int64_t>(1, options.batch_tokens / text.length);
   }
@@ -220,7 +226,8 @@ class Evaluator {
   void report(std::int64_t windows) {
     done_ += windows;
     const double fraction = double(done_) / double(text_.windows * passes_);
-    if (options_.progress && !options_.progress(fraction)) throw Interrupted("[evaluate] stopped before the end");
+    if (options_.progress && !options_.progress(fraction))
+      throw Interrupted("[evaluate] stopped before the end");
   }
 
   Evaluation main_pass() {
@@ -258,8 +265,10 @@ class Evaluator {
             const auto at = losses.begin() + w * text_.length;
             window_nll.push_back(std::accumulate(at, at + text_.length, 0.0) / double(text_.length));
           }
-          for (std::size_t i = 0; i < losses.size(); ++i) position_sums[i % position_sums.size()] += losses[i];
-          for (std::size_t i = 0; i < batch.needs.size(); ++i) needs[batch.needs[i]].add(losses[i], forward.layers, i);
+          for (std::size_t i = 0; i < losses.size(); ++i)
+            position_sums[i % position_sums.size()] += losses[i];
+          for (std::size_t i = 0; i < batch.needs.size(); ++i)
+            needs[batch.needs[i]].add(losses[i], forward.layers, i);
           bookkeeping += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         },
         [](const Batch&) { return std::vector<Tensor>{}; });
@@ -309,9 +318,11 @@ class Evaluator {
       has_recall = true;
       recall.tokens += needs[i].tokens;
       recall.nll += needs[i].nll;
-      recall.chosen_by_layer.resize(std::max(recall.chosen_by_layer.size(), needs[i].chosen_by_layer.size()), Row{});
+      recall.chosen_by_layer.resize(std::max(recall.chosen_by_layer.size(), needs[i].chosen_by_layer.size()),
+                                    Row{});
       for (std::size_t l = 0; l < needs[i].chosen_by_layer.size(); ++l) {
-        for (std::size_t k = 0; k < expert_count; ++k) recall.chosen_by_layer[l][k] += needs[i].chosen_by_layer[l][k];
+        for (std::size_t k = 0; k < expert_count; ++k)
+          recall.chosen_by_layer[l][k] += needs[i].chosen_by_layer[l][k];
       }
     }
     if (has_recall) result.by_need["recall"] = recall.statistics();
@@ -363,7 +374,8 @@ class Evaluator {
     std::copy(null.begin(), null.end(), null_row.begin());
     const std::vector<std::vector<Row>> prior(means_.size(), std::vector<Row>{null_row});
 
-    std::vector<std::vector<Row>> by_position(means_.size(), std::vector<Row>(std::size_t(text_.length), Row{}));
+    std::vector<std::vector<Row>> by_position(means_.size(),
+                                              std::vector<Row>(std::size_t(text_.length), Row{}));
     for (std::size_t l = 0; l < means_.size(); ++l) {
       for (std::size_t i = 0; i < tokens; ++i) {
         for (std::size_t k = 0; k < expert_count; ++k) {
@@ -411,7 +423,8 @@ RoutingStatistics null_router(const LanguageModel& model) {
 
 Evaluation evaluate(const Context& context, LanguageModel& model, const EvaluationText& text,
                     const EvaluationOptions& options) {
-  if (text.windows < 1 || text.length < 1) throw ValueError("[evaluate] text: expected at least one window, got none");
+  if (text.windows < 1 || text.length < 1)
+    throw ValueError("[evaluate] text: expected at least one window, got none");
   return Evaluator(context, model, text, options).run();
 }
 

@@ -1,4 +1,4 @@
-// The JSON form of an evaluation; its keys are part of the interface.
+// The JSON form of an evaluation; its keys are those of docs/file-formats.md.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -10,7 +10,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json optional(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+Json optional(const std::optional<double>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
 
 Json routing_json(const RoutingStatistics& s) {
   return {{"mean_weights", s.mean_weights},
@@ -58,13 +60,15 @@ std::string to_json(const Evaluation& e) {
                                    {"position_only_delta_nll", e.deltas->position_only}}
                             : Json(nullptr);
   Json by_context = Json::array();
-  for (const ContextNll& c : e.nll_by_context) by_context.push_back({{"from", c.from}, {"to", c.to}, {"nll", c.nll}});
+  for (const ContextNll& c : e.nll_by_context)
+    by_context.push_back({{"from", c.from}, {"to", c.to}, {"nll", c.nll}});
   json["nll_by_context"] = by_context;
   json["null_router"] = routing_json(e.null);
   if (!e.by_need.empty()) {
     for (const auto& [name, need] : e.by_need) {
-      json["by_need"][name] = {
-          {"tokens", need.tokens}, {"nll", need.nll}, {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
+      json["by_need"][name] = {{"tokens", need.tokens},
+                               {"nll", need.nll},
+                               {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
     }
     json["entropy_floor"] = optional(e.entropy_floor);
   }

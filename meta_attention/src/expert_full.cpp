@@ -1,4 +1,4 @@
-// The full expert: causal softmax attention over every earlier position (mathematics, section 1).
+// The full expert: causal softmax attention over every earlier position (docs/mathematics.md, section 1).
 //   out_i = sum_{j <= i} softmax_j(q_i . k_j / sqrt(d)) v_j
 #include "dirigo/meta_attention/expert.hpp"
 

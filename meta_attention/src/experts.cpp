@@ -1,11 +1,12 @@
-// The list of experts and their costs (mathematics, section 7).
+// The list of experts and their costs (docs/mathematics.md, section 7).
 #include <algorithm>
 
 #include "dirigo/meta_attention/expert.hpp"
 
 namespace dirigo::meta {
 
-std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, const AttentionConfig& attention) {
+std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model,
+                                                  const AttentionConfig& attention) {
   std::vector<std::unique_ptr<Expert>> experts;
   experts.push_back(make_full_expert(model, attention));
   experts.push_back(make_linear_expert(model, attention));

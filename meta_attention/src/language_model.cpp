@@ -13,8 +13,8 @@ enum DropoutSite : std::uint32_t { embedding_sum = 0, after_gelu = 1, ffn_output
 
 class Block {
  public:
-  Block(const Context& context, const Config& config, std::span<const double> costs, std::span<const double> prior,
-        std::uint64_t seed, std::uint32_t layer, DType dtype)
+  Block(const Context& context, const Config& config, std::span<const double> costs,
+        std::span<const double> prior, std::uint64_t seed, std::uint32_t layer, DType dtype)
       : train_(config.train),
         layer_(layer),
         ln1_(context, config.model.d_model, dtype),
@@ -67,7 +67,8 @@ struct LanguageModel::Impl {
         costs(expert_costs(source, source.model.max_len)),
         prior(prior_concentration(source.router, costs)),
         embed(context, words, source.model.d_model, random_key(seed, 0, Purpose::init, 0), dtype),
-        pos(context, source.model.max_len, source.model.d_model, random_key(seed, 0, Purpose::init, 1), dtype),
+        pos(context, source.model.max_len, source.model.d_model, random_key(seed, 0, Purpose::init, 1),
+            dtype),
         ln_f(context, source.model.d_model, dtype) {
     for (std::uint32_t l = 0; l < std::uint32_t(source.model.layers); ++l) {
       blocks.push_back(std::make_unique<Block>(context, config, costs, prior, seed, l, dtype));
@@ -89,9 +90,12 @@ struct LanguageModel::Impl {
 
 double parameter_count(const Config& config, std::int64_t vocabulary) {
   const ModelConfig& m = config.model;
-  const double width = double(m.d_model), hidden = double(config.router.hidden), ffn = width * double(m.ffn_multiplier);
-  const bool learned = config.router.kind != RouterKind::static_expert && config.router.kind != RouterKind::prior_mixture;
-  const bool one = config.attention.projections == Projections::shared || config.router.kind == RouterKind::static_expert;
+  const double width = double(m.d_model), hidden = double(config.router.hidden),
+               ffn = width * double(m.ffn_multiplier);
+  const bool learned =
+      config.router.kind != RouterKind::static_expert && config.router.kind != RouterKind::prior_mixture;
+  const bool one =
+      config.attention.projections == Projections::shared || config.router.kind == RouterKind::static_expert;
   const double projections = (one ? 1 : expert_count) * 4 * width * width;
   const double controller = learned ? (width + 2) * hidden + hidden + (hidden + 1) * expert_count : 0;
   const double block = 4 * width + projections + controller + 2 * width * ffn + ffn + width;
@@ -99,9 +103,10 @@ double parameter_count(const Config& config, std::int64_t vocabulary) {
   return embeddings + double(m.layers) * block + 2 * width;
 }
 
-LanguageModel::LanguageModel(const Context& context, const Config& config, std::int64_t vocabulary, std::uint64_t seed,
-                             DType dtype) {
-  if (vocabulary < 1) throw ValueError(fmt::format("[model] vocabulary: expected at least 1, got {}", vocabulary));
+LanguageModel::LanguageModel(const Context& context, const Config& config, std::int64_t vocabulary,
+                             std::uint64_t seed, DType dtype) {
+  if (vocabulary < 1)
+    throw ValueError(fmt::format("[model] vocabulary: expected at least 1, got {}", vocabulary));
   if (config.model.max_len < 1) throw ValueError("[model] max_len: expected a resolved configuration, got 0");
   impl_ = std::make_unique<Impl>(context, config, vocabulary, seed, dtype);
 }
@@ -112,17 +117,20 @@ Forward LanguageModel::operator()(Tape& tape, std::span<const std::int32_t> toke
                                   std::int64_t length, const ForwardOptions& options) {
   Impl& m = *impl_;
   if (batch < 1 || length < 1 || std::int64_t(tokens.size()) != batch * length) {
-    throw ValueError(fmt::format("[model] tokens: expected batch * length = {} * {}, got {}", batch, length, tokens.size()));
+    throw ValueError(fmt::format("[model] tokens: expected batch * length = {} * {}, got {}", batch, length,
+                                 tokens.size()));
   }
   if (length > m.config.model.max_len) {
-    throw ValueError(fmt::format("[model] length: expected at most max_len = {}, got {}", m.config.model.max_len, length));
+    throw ValueError(
+        fmt::format("[model] length: expected at most max_len = {}, got {}", m.config.model.max_len, length));
   }
   std::vector<std::int32_t> positions(tokens.size());
   for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = std::int32_t(std::int64_t(i) % length);
 
   Variable x = ops::add(m.embed(tape, tokens), m.pos(tape, positions));
   if (options.training && m.config.train.dropout_sites == DropoutSites::all) {
-    x = ops::dropout(x, m.config.train.dropout, random_key(options.seed, options.step, Purpose::dropout, embedding_sum));
+    x = ops::dropout(x, m.config.train.dropout,
+                     random_key(options.seed, options.step, Purpose::dropout, embedding_sum));
   }
   Forward forward;
   forward.layers.resize(m.blocks.size());
@@ -146,16 +154,25 @@ void LanguageModel::visit(const std::string& prefix, nn::ParameterVisitor visito
   if (m.head) m.head->visit(nn::join_names(prefix, "head"), visitor);
 }
 
-const Config& LanguageModel::config() const noexcept { return impl_->config; }
-std::int64_t LanguageModel::vocabulary() const noexcept { return impl_->vocabulary; }
-std::span<const double> LanguageModel::costs() const noexcept { return impl_->costs; }
-std::span<const double> LanguageModel::prior() const noexcept { return impl_->prior; }
+const Config& LanguageModel::config() const noexcept {
+  return impl_->config;
+}
+std::int64_t LanguageModel::vocabulary() const noexcept {
+  return impl_->vocabulary;
+}
+std::span<const double> LanguageModel::costs() const noexcept {
+  return impl_->costs;
+}
+std::span<const double> LanguageModel::prior() const noexcept {
+  return impl_->prior;
+}
 
 LanguageModel::Flops LanguageModel::full_attention_flops(std::int64_t batch, std::int64_t length) const {
   const ModelConfig& c = impl_->config.model;
   const double rows = double(batch) * double(length), width = double(c.d_model);
   // QK and PV, D multiply-adds each for every pair j <= i
-  const double attention = double(c.layers) * 4 * width * double(batch) * double(length) * double(length + 1) / 2;
+  const double attention =
+      double(c.layers) * 4 * width * double(batch) * double(length) * double(length + 1) / 2;
   const double per_layer = 4 * width * width + 2 * width * width * double(c.ffn_multiplier);
   const double products = 2 * rows * (double(c.layers) * per_layer + width * double(impl_->vocabulary));
   return {attention, attention + products};

@@ -49,7 +49,8 @@ Loss objective(const LanguageModel& model, const Forward& forward, std::span<con
       add(ops::sum(ops::multiply(layer.mean_variable, row_of(layer.mean_variable, model.costs(), 1 / rows))),
           objective.cost_lambda);
     }
-    if (objective.entropy_bonus > 0) add(ops::mean(ops::categorical_entropy(layer.mean_variable)), -objective.entropy_bonus);
+    if (objective.entropy_bonus > 0)
+      add(ops::mean(ops::categorical_entropy(layer.mean_variable)), -objective.entropy_bonus);
     if (objective.load_balance > 0) add(load_balance(layer), objective.load_balance);
   }
   return loss;

@@ -10,12 +10,16 @@ namespace dirigo::meta {
 
 namespace {
 
-constexpr double training_floor = 1e-8;  // alpha is clamped here in training (interface: common to the presets)
+constexpr double training_floor = 1e-8;  // alpha is clamped here in training (docs/mathematics.md, section 2)
 
 // Numbers every random site of a model: the layer, and a slot within it.
-std::uint32_t parameter_site(std::uint32_t layer, std::uint32_t slot) { return (layer + 1) * 64 + slot; }
+std::uint32_t parameter_site(std::uint32_t layer, std::uint32_t slot) {
+  return (layer + 1) * 64 + slot;
+}
 
-RandomKey init_key(std::uint64_t seed, std::uint32_t site) { return random_key(seed, 0, Purpose::init, site); }
+RandomKey init_key(std::uint64_t seed, std::uint32_t site) {
+  return random_key(seed, 0, Purpose::init, site);
+}
 
 // Standard Gumbel noise -log(-log u) for every weight.
 Tensor gumbel_noise(const Variable& like, const RandomKey& key) {
@@ -27,7 +31,8 @@ Tensor gumbel_noise(const Variable& like, const RandomKey& key) {
     like.context().parallel_for<T>(like.shape()[0], 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
         PhiloxStream stream(key, std::uint32_t(t));
-        for (std::int64_t k = 0; k < count; ++k) out[t * count + k] = T(-std::log(-std::log(stream.uniform())));
+        for (std::int64_t k = 0; k < count; ++k)
+          out[t * count + k] = T(-std::log(-std::log(stream.uniform())));
       }
     });
   });
@@ -69,7 +74,8 @@ std::vector<std::int32_t> rows_with_weight(const Tensor& weights, int k) {
 
 }  // namespace
 
-Projection::Projection(const Context& context, std::int64_t width, std::uint64_t seed, std::uint32_t site, DType dtype)
+Projection::Projection(const Context& context, std::int64_t width, std::uint64_t seed, std::uint32_t site,
+                       DType dtype)
     : q(context, width, width, false, init_key(seed, site), dtype),
       k(context, width, width, false, init_key(seed, site + 1), dtype),
       v(context, width, width, false, init_key(seed, site + 2), dtype),
@@ -87,7 +93,9 @@ Controller::Controller(const Context& context, std::int64_t width, std::int64_t 
     : fc1(context, width + 2, hidden, true, init_key(seed, site), dtype),
       fc2(context, hidden, expert_count, true, init_key(seed, site + 1), dtype) {}
 
-Variable Controller::operator()(const Variable& features) { return fc2(ops::gelu(fc1(features))); }
+Variable Controller::operator()(const Variable& features) {
+  return fc2(ops::gelu(fc1(features)));
+}
 
 void Controller::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
   fc1.visit(nn::join_names(prefix, "fc1"), visitor);
@@ -95,19 +103,22 @@ void Controller::visit(const std::string& prefix, nn::ParameterVisitor visitor) 
 }
 
 RoutedAttention::RoutedAttention(const Context& context, const Config& config, std::span<const double> costs,
-                                 std::span<const double> prior, std::uint64_t seed, std::uint32_t layer, DType dtype)
+                                 std::span<const double> prior, std::uint64_t seed, std::uint32_t layer,
+                                 DType dtype)
     : config_(config),
       costs_(costs.begin(), costs.end()),
       prior_(prior.begin(), prior.end()),
       experts_(make_experts(config.model, config.attention)) {
   const std::int64_t width = config.model.d_model;
   for (int k = 0; k < (shared() ? 1 : expert_count); ++k) {
-    const bool used = shared() || config.router.kind != RouterKind::static_expert || ExpertKind(k) == config.router.expert;
+    const bool used =
+        shared() || config.router.kind != RouterKind::static_expert || ExpertKind(k) == config.router.expert;
     const auto site = parameter_site(layer, std::uint32_t(8 * k));
     projections_.push_back(used ? std::make_unique<Projection>(context, width, seed, site, dtype) : nullptr);
   }
   if (learned()) {
-    controller_ = std::make_unique<Controller>(context, width, config.router.hidden, seed, parameter_site(layer, 32), dtype);
+    controller_ = std::make_unique<Controller>(context, width, config.router.hidden, seed,
+                                               parameter_site(layer, 32), dtype);
   }
 }
 
@@ -115,7 +126,9 @@ bool RoutedAttention::learned() const {
   return config_.router.kind != RouterKind::static_expert && config_.router.kind != RouterKind::prior_mixture;
 }
 
-Projection& RoutedAttention::projection(int expert) { return *projections_[shared() ? 0 : std::size_t(expert)]; }
+Projection& RoutedAttention::projection(int expert) {
+  return *projections_[shared() ? 0 : std::size_t(expert)];
+}
 
 void RoutedAttention::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
   const std::string attention = nn::join_names(prefix, "attn");
@@ -127,9 +140,10 @@ void RoutedAttention::visit(const std::string& prefix, nn::ParameterVisitor visi
   if (controller_) controller_->visit(nn::join_names(prefix, "controller"), visitor);
 }
 
-// f_t = [LN(x_t); ||x_t||_2 / sqrt(D), detached; t / max_len]: max_len is the model's, so appending text never
-// re-routes the past.
-Variable RoutedAttention::features(const Variable& normed, const Variable& residual, const LayerCall& call) const {
+// f_t = [LN(x_t); ||x_t||_2 / sqrt(D), detached; t / max_len]: max_len is the model's, so appending text
+// never re-routes the past.
+Variable RoutedAttention::features(const Variable& normed, const Variable& residual,
+                                   const LayerCall& call) const {
   const Context& context = normed.context();
   const std::int64_t rows = normed.shape()[0], width = normed.shape()[1];
   Tensor extra = Tensor::empty(context, Shape{rows, 2}, normed.dtype());
@@ -199,7 +213,8 @@ Variable RoutedAttention::training_weights(const LayerRouting& routing, const La
   return call.options.straight_through ? ops::one_hot_straight_through(weights, costs_) : weights;
 }
 
-bool RoutedAttention::certain(const LayerRouting& routing, std::int64_t row, const ForwardOptions& options) const {
+bool RoutedAttention::certain(const LayerRouting& routing, std::int64_t row,
+                              const ForwardOptions& options) const {
   std::array<double, expert_count> m{}, b{};
   visit_dtype(routing.mean.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -228,9 +243,11 @@ Tensor RoutedAttention::evaluation_weights(const Variable& like, const LayerRout
     const T* m = routing.mean.data<T>();
     T* out = weights.data<T>();
     for (std::int64_t t = 0; t < routing.mean.shape()[0]; ++t, m += expert_count, out += expert_count) {
-      const bool hard = options.forced_expert || options.routing == RoutingMode::hard || certain(routing, t, options);
+      const bool hard =
+          options.forced_expert || options.routing == RoutingMode::hard || certain(routing, t, options);
       if (hard) {
-        out[options.forced_expert ? std::int32_t(*options.forced_expert) : routing.chosen[std::size_t(t)]] = T(1);
+        out[options.forced_expert ? std::int32_t(*options.forced_expert) : routing.chosen[std::size_t(t)]] =
+            T(1);
       } else {
         for (int k = 0; k < expert_count; ++k) out[k] = m[k];
       }
@@ -313,8 +330,7 @@ Variable RoutedAttention::operator()(const Variable& normed, const Variable& res
     return p.o(ops::reshape(out, normed.shape()));
   }
   routing.tokens_per_expert.fill(normed.shape()[0]);
-  const Variable weights =
-      learned() ? training_weights(routing, call) : normed.tape().constant(routing.mean);
+  const Variable weights = learned() ? training_weights(routing, call) : normed.tape().constant(routing.mean);
   return dense(normed, weights, call);
 }
 

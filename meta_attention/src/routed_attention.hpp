@@ -18,8 +18,8 @@ struct Projection : nn::Module {
 
 // h = W2 GELU(W1 f + b1) + b2
 struct Controller : nn::Module {
-  Controller(const Context& context, std::int64_t width, std::int64_t hidden, std::uint64_t seed, std::uint32_t site,
-             DType dtype);
+  Controller(const Context& context, std::int64_t width, std::int64_t hidden, std::uint64_t seed,
+             std::uint32_t site, DType dtype);
   Variable operator()(const Variable& features);
   void visit(const std::string& prefix, nn::ParameterVisitor visitor) override;
   nn::Linear fc1, fc2;
@@ -38,7 +38,8 @@ class RoutedAttention {
                   std::span<const double> prior, std::uint64_t seed, std::uint32_t layer, DType dtype);
 
   // normed = LN1(residual), both (N, D) -> attention output (N, D); fills `routing`.
-  Variable operator()(const Variable& normed, const Variable& residual, const LayerCall& call, LayerRouting& routing);
+  Variable operator()(const Variable& normed, const Variable& residual, const LayerCall& call,
+                      LayerRouting& routing);
   void visit(const std::string& prefix, nn::ParameterVisitor visitor);  // prefix "blocks.{l}"
 
  private:
@@ -51,13 +52,15 @@ class RoutedAttention {
   // The weights of a training pass: a posterior draw (or m), possibly made one-hot straight-through.
   Variable training_weights(const LayerRouting& routing, const LayerCall& call) const;
   // The weights of an evaluation pass: m, its one-hot, or per token one of the two (gated).
-  Tensor evaluation_weights(const Variable& like, const LayerRouting& routing, const ForwardOptions& options) const;
+  Tensor evaluation_weights(const Variable& like, const LayerRouting& routing,
+                            const ForwardOptions& options) const;
   bool certain(const LayerRouting& routing, std::int64_t row, const ForwardOptions& options) const;
 
   // Every expert on every token, mixed by weights: the differentiable form.
   Variable dense(const Variable& normed, const Variable& weights, const LayerCall& call);
   // Each expert on just the tokens where its weight is not zero: nothing else is computed.
-  Variable executed(const Variable& normed, const Tensor& weights, const LayerCall& call, LayerRouting& routing);
+  Variable executed(const Variable& normed, const Tensor& weights, const LayerCall& call,
+                    LayerRouting& routing);
 
   Projection& projection(int expert);
   bool shared() const { return config_.attention.projections == Projections::shared; }
@@ -65,8 +68,9 @@ class RoutedAttention {
   Config config_;
   std::vector<double> costs_, prior_;
   std::vector<std::unique_ptr<Expert>> experts_;
-  std::vector<std::unique_ptr<Projection>> projections_;  // one if shared, else one per expert (null if unused)
-  std::unique_ptr<Controller> controller_;                // null for constant routers
+  std::vector<std::unique_ptr<Projection>>
+      projections_;                         // one if shared, else one per expert (null if unused)
+  std::unique_ptr<Controller> controller_;  // null for constant routers
 };
 
 }  // namespace dirigo::meta

@@ -15,8 +15,8 @@ Enum parse_name(std::string_view what, std::string_view word, const std::vector<
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i] == word) return Enum(i);
   }
-  throw ValueError(fmt::format("[routing] {}: expected one of {}, got '{}'{}", what, fmt::join(names, ", "), word,
-                               did_you_mean(word, names)));
+  throw ValueError(fmt::format("[routing] {}: expected one of {}, got '{}'{}", what, fmt::join(names, ", "),
+                               word, did_you_mean(word, names)));
 }
 
 const std::vector<std::string>& mode_names() {
@@ -42,12 +42,16 @@ Variable constant_row(const Variable& like, std::span<const double> values) {
 
 }  // namespace
 
-RoutingMode parse_routing_mode(std::string_view name) { return parse_name<RoutingMode>("mode", name, mode_names()); }
+RoutingMode parse_routing_mode(std::string_view name) {
+  return parse_name<RoutingMode>("mode", name, mode_names());
+}
 std::string_view name_of(RoutingMode mode) noexcept {
   constexpr std::string_view names[] = {"soft", "hard", "gated"};
   return names[std::size_t(mode)];
 }
-Gate parse_gate(std::string_view name) { return parse_name<Gate>("gate", name, gate_names()); }
+Gate parse_gate(std::string_view name) {
+  return parse_name<Gate>("gate", name, gate_names());
+}
 std::string_view name_of(Gate gate) noexcept {
   constexpr std::string_view names[] = {"entropy", "mi", "max_mean"};
   return names[std::size_t(gate)];

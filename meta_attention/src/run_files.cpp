@@ -31,7 +31,8 @@ std::vector<std::uint8_t> read_vocabulary(const Json& json, const std::string& p
   const auto fail = [&](const std::string& got) {
     refuse(path, "vocabulary", "a list of 1 to 256 distinct byte values", got);
   };
-  if (!json.is_array() || json.empty() || json.size() > 256) fail(json.is_array() ? fmt::format("{} values", json.size()) : json.type_name());
+  if (!json.is_array() || json.empty() || json.size() > 256)
+    fail(json.is_array() ? fmt::format("{} values", json.size()) : json.type_name());
   std::vector<std::uint8_t> bytes;
   std::array<bool, 256> seen{};
   for (const auto& item : json) {
@@ -80,7 +81,8 @@ std::string read_text_file(const std::string& path, std::int64_t max_bytes) {
   }
   std::ifstream file(path, std::ios::binary);
   std::string content(std::size_t(size), '\0');
-  if (!file || !file.read(content.data(), std::streamsize(size))) refuse(path, "file", "a readable file", "an unreadable one");
+  if (!file || !file.read(content.data(), std::streamsize(size)))
+    refuse(path, "file", "a readable file", "an unreadable one");
   return content;
 }
 
@@ -112,10 +114,13 @@ RunDescription read_run_description(const std::string& directory) {
   }
   const std::string text = read_text_file(path, max_config_bytes);
   const Json json = Json::parse(text, nullptr, false);
-  if (!json.is_object()) refuse(path, "content", "a JSON object", json.is_discarded() ? "invalid JSON" : json.type_name());
+  if (!json.is_object())
+    refuse(path, "content", "a JSON object", json.is_discarded() ? "invalid JSON" : json.type_name());
   const auto version = json.find("format_version");
-  if (version == json.end() || !version->is_number_integer() || version->get<std::int64_t>() != format_version) {
-    refuse(path, "format_version", std::to_string(format_version), version == json.end() ? "nothing" : version->dump());
+  if (version == json.end() || !version->is_number_integer() ||
+      version->get<std::int64_t>() != format_version) {
+    refuse(path, "format_version", std::to_string(format_version),
+           version == json.end() ? "nothing" : version->dump());
   }
   const auto config = json.find("config");
   if (config == json.end()) refuse(path, "config", "a section {...}", "nothing");
@@ -149,11 +154,13 @@ LoadedRun load_run(const Context& context, const std::string& directory, const s
   const std::string path = join(directory, file);
   const nn::SafetensorsFile weights = nn::read_safetensors(context, path);
   // Compared before the model is built: a damaged configuration must not cost the memory that it asks for.
-  const double expected = parameter_count(run.description.config, std::int64_t(run.description.vocabulary.size()));
+  const double expected =
+      parameter_count(run.description.config, std::int64_t(run.description.vocabulary.size()));
   double found = 0;
   for (const auto& [name, tensor] : weights.tensors) found += double(tensor.size());
   if (found != expected) {
-    refuse(path, "parameters", fmt::format("{:.0f} as config.json describes", expected), fmt::format("{:.0f}", found));
+    refuse(path, "parameters", fmt::format("{:.0f} as config.json describes", expected),
+           fmt::format("{:.0f}", found));
   }
   run.model = std::make_unique<LanguageModel>(context, run.description.config,
                                               std::int64_t(run.description.vocabulary.size()), 0);

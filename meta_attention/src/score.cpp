@@ -78,16 +78,19 @@ void score_text(const Context& context, LanguageModel& model, std::span<const st
 
 std::string to_json_line(const ByteScore& score) {
   using Json = nlohmann::ordered_json;
-  const auto optional = [](const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); };
+  const auto optional = [](const std::optional<double>& value) {
+    return value ? Json(*value) : Json(nullptr);
+  };
   Json json{{"pos", score.pos}, {"byte", score.byte}, {"nll", optional(score.nll)}};
   if (score.skipped) json["skipped"] = true;
   json["layers"] = Json::array();
   for (const auto& layer : score.layers) {
-    json["layers"].push_back({{"weights", layer.weights},
-                              {"concentration", layer.concentration.empty() ? Json(nullptr) : Json(layer.concentration)},
-                              {"chosen", std::string(expert_name(layer.chosen))},
-                              {"uncertainty", optional(layer.uncertainty)},
-                              {"mi", optional(layer.mi)}});
+    json["layers"].push_back(
+        {{"weights", layer.weights},
+         {"concentration", layer.concentration.empty() ? Json(nullptr) : Json(layer.concentration)},
+         {"chosen", std::string(expert_name(layer.chosen))},
+         {"uncertainty", optional(layer.uncertainty)},
+         {"mi", optional(layer.mi)}});
   }
   return json.dump();
 }

@@ -57,8 +57,8 @@ struct Outputs {
   std::vector<std::vector<std::int32_t>> chosen;
 };
 
-Outputs run(const Context& context, LanguageModel& model, std::span<const std::int32_t> text, std::int64_t batch,
-            const ForwardOptions& options) {
+Outputs run(const Context& context, LanguageModel& model, std::span<const std::int32_t> text,
+            std::int64_t batch, const ForwardOptions& options) {
   Tape tape(context, options.training ? Tape::Mode::training : Tape::Mode::inference);
   const Forward forward = model(tape, text, batch, std::int64_t(text.size()) / batch, options);
   Outputs out;
@@ -72,7 +72,9 @@ Outputs run(const Context& context, LanguageModel& model, std::span<const std::i
   return out;
 }
 
-bool same_bits(const float* a, const float* b, std::size_t n) { return std::memcmp(a, b, n * sizeof(float)) == 0; }
+bool same_bits(const float* a, const float* b, std::size_t n) {
+  return std::memcmp(a, b, n * sizeof(float)) == 0;
+}
 
 std::vector<ForwardOptions> all_modes() {
   std::vector<ForwardOptions> modes(6);
@@ -104,16 +106,19 @@ TEST_CASE("causality: what follows a position changes nothing at or before it, b
       for (const std::int64_t cut : {0, 3, 17, 32, 38}) {
         CAPTURE(cut);
         auto changed = text;
-        for (std::int64_t t = cut + 1; t < length; ++t) changed[std::size_t(t)] = std::int32_t((text[std::size_t(t)] + 1 + t % 5) % vocabulary);
+        for (std::int64_t t = cut + 1; t < length; ++t)
+          changed[std::size_t(t)] = std::int32_t((text[std::size_t(t)] + 1 + t % 5) % vocabulary);
         const Outputs after = run(context, model, changed, 1, modes[mode]);
         CHECK(same_bits(before.logits.data(), after.logits.data(), std::size_t((cut + 1) * vocabulary)));
         for (std::size_t l = 0; l < before.means.size(); ++l) {
-          CHECK(same_bits(before.means[l].data(), after.means[l].data(), std::size_t((cut + 1) * expert_count)));
-          CHECK(std::equal(before.chosen[l].begin(), before.chosen[l].begin() + cut + 1, after.chosen[l].begin()));
+          CHECK(same_bits(before.means[l].data(), after.means[l].data(),
+                          std::size_t((cut + 1) * expert_count)));
+          CHECK(std::equal(before.chosen[l].begin(), before.chosen[l].begin() + cut + 1,
+                           after.chosen[l].begin()));
         }
         // The test can fail: the position after the cut does change.
-        CHECK_FALSE(same_bits(before.logits.data() + (cut + 1) * vocabulary, after.logits.data() + (cut + 1) * vocabulary,
-                              std::size_t(vocabulary)));
+        CHECK_FALSE(same_bits(before.logits.data() + (cut + 1) * vocabulary,
+                              after.logits.data() + (cut + 1) * vocabulary, std::size_t(vocabulary)));
       }
     }
   }
@@ -146,8 +151,11 @@ TEST_CASE("row rule: a sequence's bits do not depend on the batch it is in") {
       const auto text = tokens(batch * length, 4);
       const Outputs together = run(context, model, text, batch, options);
       for (std::int64_t b = 0; b < batch; ++b) {
-        const Outputs alone = run(context, model, std::span(text).subspan(std::size_t(b * length), std::size_t(length)), 1, options);
-        CHECK(same_bits(alone.logits.data(), together.logits.data() + b * length * vocabulary, std::size_t(length * vocabulary)));
+        const Outputs alone =
+            run(context, model, std::span(text).subspan(std::size_t(b * length), std::size_t(length)), 1,
+                options);
+        CHECK(same_bits(alone.logits.data(), together.logits.data() + b * length * vocabulary,
+                        std::size_t(length * vocabulary)));
       }
     }
   }
@@ -172,7 +180,8 @@ TEST_CASE("row rule: a routed token's output equals that of the expert computed 
       for (std::size_t t = 0; t < text.size(); ++t) {
         if (routed.chosen[0][t] != k) continue;
         ++seen[std::size_t(k)];
-        CHECK(same_bits(routed.logits.data() + t * vocabulary, expert.logits.data() + t * vocabulary, std::size_t(vocabulary)));
+        CHECK(same_bits(routed.logits.data() + t * vocabulary, expert.logits.data() + t * vocabulary,
+                        std::size_t(vocabulary)));
       }
     }
     CHECK(seen[0] + seen[1] + seen[2] == 80);
@@ -192,7 +201,8 @@ TEST_CASE("gated routing runs certain tokens hard and the others soft") {
   gated.routing = RoutingMode::gated;
   gated.gate = Gate::max_mean;
   gated.eta = 0.6;
-  const Outputs s = run(context, model, text, 1, soft), h = run(context, model, text, 1, hard), g = run(context, model, text, 1, gated);
+  const Outputs s = run(context, model, text, 1, soft), h = run(context, model, text, 1, hard),
+                g = run(context, model, text, 1, gated);
   int certain = 0;
   for (std::size_t t = 0; t < text.size(); ++t) {
     const auto* m = s.means[0].data() + t * expert_count;
@@ -200,7 +210,8 @@ TEST_CASE("gated routing runs certain tokens hard and the others soft") {
     certain += sure;
     const auto& expected = sure ? h : s;
     for (std::size_t v = 0; v < std::size_t(vocabulary); ++v) {
-      CHECK(g.logits[t * vocabulary + v] == doctest::Approx(expected.logits[t * vocabulary + v]).epsilon(1e-5));
+      CHECK(g.logits[t * vocabulary + v] ==
+            doctest::Approx(expected.logits[t * vocabulary + v]).epsilon(1e-5));
     }
   }
   CHECK(certain > 0);
@@ -236,9 +247,11 @@ TEST_CASE("results do not depend on the number of threads") {
 }
 
 TEST_CASE("the gradient of the whole objective equals finite differences, parameter by parameter") {
-  // m instead of a sample: rejection sampling is discontinuous at a fixed seed, the implicit gradient is tested apart.
+  // m instead of a sample: rejection sampling is discontinuous at a fixed seed, the implicit gradient is
+  // tested apart.
   const Context context({.threads = 1});
-  for (const auto kind : {RouterKind::bayes, RouterKind::softmax, RouterKind::prior_mixture, RouterKind::static_expert}) {
+  for (const auto kind :
+       {RouterKind::bayes, RouterKind::softmax, RouterKind::prior_mixture, RouterKind::static_expert}) {
     for (const auto projections : {Projections::shared, Projections::per_expert}) {
       Config config = small_config(projections, kind);
       config.model.d_model = 8;
@@ -274,7 +287,9 @@ TEST_CASE("the gradient of the whole objective equals finite differences, parame
         // The salience feature is detached: a parameter that moves the residual stream has a path that the
         // gradient leaves out on purpose. Routers that read it are compared on what comes after it.
         const bool salient = kind == RouterKind::bayes || kind == RouterKind::softmax;
-        if (salient && (named.name == "embed.weight" || named.name == "pos.weight" || named.name.rfind("blocks.0", 0) == 0)) continue;
+        if (salient && (named.name == "embed.weight" || named.name == "pos.weight" ||
+                        named.name.rfind("blocks.0", 0) == 0))
+          continue;
         for (std::size_t i = 0; i < values.size(); i += step) {
           const double h = 1e-3, x = values[i];
           double f[4];
@@ -321,8 +336,9 @@ TEST_CASE("hard routing computes an expert only for the queries routed to it") {
   hard.routing = RoutingMode::hard;
   Tape tape(context, Tape::Mode::inference);
   const Forward forward = model(tape, text, 1, length, hard);
-  // By hand: D multiply-adds for QK and for PV per visible key. Linear: its chunk likewise; a query after the first
-  // chunk reads the state, and a chunk's keys enter the state only if a later chunk has a query: d (d + 1) each.
+  // By hand: D multiply-adds for QK and for PV per visible key. Linear: its chunk likewise; a query after the
+  // first chunk reads the state, and a chunk's keys enter the state only if a later chunk has a query: d (d +
+  // 1) each.
   const double width = 16, head_dim = 8, heads = 2;
   const std::int64_t chunk = 8;
   const double state = 2 * heads * head_dim * (head_dim + 1);
@@ -348,17 +364,21 @@ TEST_CASE("parameter names are those of the interface") {
   LanguageModel shared(context, small_config(Projections::shared), vocabulary, 3);
   std::vector<std::string> names;
   for (const auto& named : shared.parameters()) names.push_back(named.name);
-  const auto has = [&](const char* name) { return std::find(names.begin(), names.end(), name) != names.end(); };
-  for (const char* name : {"embed.weight", "pos.weight", "blocks.0.ln1.weight", "blocks.1.ln2.bias", "blocks.0.attn.q.weight",
-                           "blocks.1.attn.o.weight", "blocks.0.controller.fc1.weight", "blocks.0.controller.fc2.bias",
-                           "blocks.1.ffn.fc1.weight", "blocks.1.ffn.fc2.bias", "ln_f.weight", "ln_f.bias"}) {
+  const auto has = [&](const char* name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  for (const char* name :
+       {"embed.weight", "pos.weight", "blocks.0.ln1.weight", "blocks.1.ln2.bias", "blocks.0.attn.q.weight",
+        "blocks.1.attn.o.weight", "blocks.0.controller.fc1.weight", "blocks.0.controller.fc2.bias",
+        "blocks.1.ffn.fc1.weight", "blocks.1.ffn.fc2.bias", "ln_f.weight", "ln_f.bias"}) {
     CHECK_MESSAGE(has(name), name);
   }
   CHECK(double(shared.parameter_count()) == parameter_count(shared.config(), vocabulary));
   LanguageModel own(context, small_config(Projections::per_expert), vocabulary, 3);
   names.clear();
   for (const auto& named : own.parameters()) names.push_back(named.name);
-  for (const char* name : {"blocks.0.attn.full.q.weight", "blocks.1.attn.linear.v.weight", "blocks.1.attn.local.o.weight"}) {
+  for (const char* name :
+       {"blocks.0.attn.full.q.weight", "blocks.1.attn.linear.v.weight", "blocks.1.attn.local.o.weight"}) {
     CHECK_MESSAGE(has(name), name);
   }
   CHECK(double(own.parameter_count()) == parameter_count(own.config(), vocabulary));

@@ -13,7 +13,7 @@ namespace dirigo::tools {
 // Modules in the model's order: "embed", "pos", "blocks.0.attn", "blocks.0.controller", ...
 std::vector<std::pair<std::string, std::int64_t>> parameters_by_module(meta::LanguageModel& model);
 
-// An expert for one token in one layer at length T (mathematics, section 7).
+// An expert for one token in one layer at length T (docs/mathematics.md, section 7).
 struct ExpertCost {
   std::string name;
   double core_multiply_adds = 0;        // of the attention core, causal mean

@@ -1,6 +1,6 @@
 // The report: one self-contained HTML file about one or several runs.
 //
-// Two halves: what is in the report (report_data.cpp gathers it from run directories) and how it looks
+// Two halves: what is in the report (report_gather.cpp and report_files.cpp) and how it looks
 // (report_html.cpp). Nothing in the page comes from the network, and all text from files is escaped.
 #pragma once
 

@@ -1,7 +1,8 @@
 // Config: everything that determines a run, section by section, with its presets and its JSON form.
 //
-// Every field has a dotted name ("router.eps") under which `--set`, config.json and error messages know it. One
-// table (meta_attention/src/config.cpp) lists the names, ranges and choices; reading, writing and checking walk it.
+// Every field has a dotted name ("router.eps") under which `--set`, config.json and error messages know it.
+// One table (meta_attention/src/config.cpp) lists the names, ranges and choices; reading, writing and
+// checking walk it.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +49,8 @@ struct RouterConfig {
   ExpertKind expert = ExpertKind::full;  // of kind static
   Posterior posterior = Posterior::free;
   std::int64_t hidden = 64;
-  std::vector<double> costs = {1.0, 0.15, 0.30};  // full, linear, local (the paper's); used by cost_model=nominal
+  std::vector<double> costs = {1.0, 0.15,
+                               0.30};  // full, linear, local (the paper's); used by cost_model=nominal
   CostModel cost_model = CostModel::nominal;
   double eps = 0.01, beta0 = 1;
   double temperature = 1;  // of kind gumbel
@@ -98,10 +100,11 @@ std::vector<std::string> preset_names();
 void set_field(Config& config, std::string_view key, std::string_view value);
 
 // Fills in what depends on other fields (max_len) and checks what no field can check alone: D divisible by H,
-// sequence length against max_len, costs, straight-through. Throws ValueError "[config] KEY: expected ..., got ...".
+// sequence length against max_len, costs, straight-through. Throws ValueError "[config] KEY: expected ...,
+// got ...".
 void resolve(Config& config);
 
-// JSON text with the sections of the interface. config_from_json starts from the defaults, refuses unknown keys
+// JSON text as in docs/file-formats.md. config_from_json starts from the defaults, refuses unknown keys
 // (naming the nearest), and throws ValueError naming the field. `where` (a file name) opens every message.
 std::string config_to_json(const Config& config);
 Config config_from_json(std::string_view text, const std::string& where);

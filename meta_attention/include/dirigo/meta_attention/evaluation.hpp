@@ -1,4 +1,4 @@
-// Evaluation on held-out text: the quantities of mathematics, section 6, under the names used there.
+// Evaluation on held-out text: the quantities of docs/mathematics.md, section 6, under the names used there.
 #pragma once
 
 #include <functional>
@@ -11,8 +11,8 @@
 
 namespace dirigo::meta {
 
-// A set of equally long windows of text. `window(i, inputs, targets, needs)` fills `length` values each; `needs`
-// (empty for untagged text) holds indices into `need_names`.
+// A set of equally long windows of text. `window(i, inputs, targets, needs)` fills `length` values each;
+// `needs` (empty for untagged text) holds indices into `need_names`.
 struct EvaluationText {
   std::int64_t windows = 0, length = 0;
   std::function<void(std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
@@ -28,8 +28,8 @@ struct EvaluationOptions {
   Gate gate = Gate::mi;
   double eta = 0.05;
   std::optional<ExpertKind> forced_expert;
-  bool deltas = false;      // four more passes over the text
-  std::uint64_t seed = 1;   // of the permutation
+  bool deltas = false;     // four more passes over the text
+  std::uint64_t seed = 1;  // of the permutation
   std::int64_t batch_tokens = 8192;
   std::function<bool(double fraction)> progress;  // called between batches; false stops (throws Interrupted)
 };
@@ -42,7 +42,8 @@ class Interrupted : public Error {
 // One layer's routing over all tokens (or, as `overall`, the unweighted mean of the layers' values).
 struct RoutingStatistics {
   std::vector<double> mean_weights, fraction_argmax;  // K
-  double entropy_mean_pct = 0, projected_cost_pct = 0, argmax_cost_pct = 0, mi_token_expert = 0, kl_aggregate = 0;
+  double entropy_mean_pct = 0, projected_cost_pct = 0, argmax_cost_pct = 0, mi_token_expert = 0,
+         kl_aggregate = 0;
   std::optional<double> entropy_sampled_pct, kl, uncertainty_mean;  // none without a Dirichlet
 };
 
@@ -89,7 +90,7 @@ struct Evaluation {
 Evaluation evaluate(const Context& context, LanguageModel& model, const EvaluationText& text,
                     const EvaluationOptions& options);
 
-// As one JSON object (interface: `eval --json`), indented.
+// As one JSON object (docs/file-formats.md), indented.
 std::string to_json(const Evaluation& evaluation);
 
 }  // namespace dirigo::meta

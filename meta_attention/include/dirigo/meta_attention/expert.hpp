@@ -1,5 +1,5 @@
-// Experts: the attention mechanisms a token can be routed to. One file each: expert_full.cpp, expert_linear.cpp,
-// expert_local.cpp. All are causal; keys and values always cover every position.
+// Experts: the attention mechanisms a token can be routed to. One file each: expert_full.cpp,
+// expert_linear.cpp, expert_local.cpp. All are causal; keys and values always cover every position.
 #pragma once
 
 #include <memory>
@@ -16,7 +16,7 @@ class Expert {
   virtual ExpertKind kind() const noexcept = 0;
   // The attention core. q: (B, T, D), or (n, D) for just the query rows `rows`; k, v: (B, T, D).
   virtual Variable attend(const Variable& q, const Variable& k, const Variable& v, ops::Rows rows) const = 0;
-  // Multiply-adds of the core for one query, causal mean over positions 0 .. length-1 (mathematics, section 7).
+  // Multiply-adds of one query's core, causal mean over `length` positions (docs/mathematics.md, section 7).
   virtual double core_multiply_adds(std::int64_t length, std::int64_t width) const = 0;
 };
 
@@ -27,7 +27,8 @@ std::unique_ptr<Expert> make_local_expert(const ModelConfig& model, const Attent
 // All experts in the order of ExpertKind.
 std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, const AttentionConfig& attention);
 
-// c_k of the cost model: `nominal` returns router.costs; `analytic` is (4 D^2 + core_k) / max_j (4 D^2 + core_j).
+// c_k of the cost model: `nominal` returns router.costs; `analytic` is (4 D^2 + core_k) / max_j (4 D^2 +
+// core_j).
 std::vector<double> expert_costs(const Config& config, std::int64_t length);
 
 }  // namespace dirigo::meta

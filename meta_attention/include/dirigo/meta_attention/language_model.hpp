@@ -25,8 +25,8 @@ struct ForwardOptions {
   // Training: sampled (or mean) weights, dropout, optionally straight-through; every expert sees every token.
   bool training = false;
   bool straight_through = false;
-  std::uint64_t seed = 0;   // of dropout and sampling, with
-  std::uint32_t step = 0;   // the step
+  std::uint64_t seed = 0;  // of dropout and sampling, with
+  std::uint32_t step = 0;  // the step
 
   // Evaluation: the mean m, executed as `routing` says; an expert computes only the queries that need it.
   RoutingMode routing = RoutingMode::soft;
@@ -39,9 +39,9 @@ struct ForwardOptions {
 
 // What one layer's router did. Tensors are detached from the tape.
 struct LayerRouting {
-  Tensor mean;                       // m (N, K)
-  Tensor concentration;              // bhat (N, K); undefined without a Dirichlet
-  std::vector<std::int32_t> chosen;  // argmax m, N; what hard routing runs
+  Tensor mean;                                                 // m (N, K)
+  Tensor concentration;                                        // bhat (N, K); undefined without a Dirichlet
+  std::vector<std::int32_t> chosen;                            // argmax m, N; what hard routing runs
   std::array<std::int64_t, expert_count> tokens_per_expert{};  // queries that each expert really computed
   // For the objective, on the tape; empty where the router has none.
   Variable mean_variable, concentration_variable;
@@ -63,8 +63,8 @@ class LanguageModel : public nn::Module {
   ~LanguageModel() override;
 
   // tokens: batch * length ids in [0, vocabulary), length <= max_len. Throws ValueError otherwise.
-  Forward operator()(Tape& tape, std::span<const std::int32_t> tokens, std::int64_t batch, std::int64_t length,
-                     const ForwardOptions& options);
+  Forward operator()(Tape& tape, std::span<const std::int32_t> tokens, std::int64_t batch,
+                     std::int64_t length, const ForwardOptions& options);
   void visit(const std::string& prefix, nn::ParameterVisitor visitor) override;
 
   const Config& config() const noexcept;

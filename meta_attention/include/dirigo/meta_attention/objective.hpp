@@ -1,4 +1,4 @@
-// The training objective (mathematics, section 5):
+// The training objective (docs/mathematics.md, section 5):
 //   L = CE + w_kl * sum_layers max(free_bits, mean_t KL(q_t || prior))
 //       + cost_lambda * sum_layers mean_t c . m_t - entropy_bonus * sum_layers mean_t H(m_t)
 //       + load_balance * sum_layers K sum_k f_k P_k        (Switch; f argmax fractions, P mean weights)
@@ -13,8 +13,8 @@
 namespace dirigo::meta {
 
 struct Loss {
-  Variable total;         // scalar
-  double nll = 0;         // mean nats per byte
+  Variable total;          // scalar
+  double nll = 0;          // mean nats per byte
   std::vector<double> kl;  // per layer, mean nats per token; empty without a Dirichlet
 };
 

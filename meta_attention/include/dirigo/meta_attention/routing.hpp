@@ -1,4 +1,4 @@
-// Routing: from controller outputs to expert weights (mathematics, section 2).
+// Routing: from controller outputs to expert weights (docs/mathematics.md, section 2).
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ enum class RoutingMode { soft, hard, gated };
 RoutingMode parse_routing_mode(std::string_view name);  // throws ValueError naming the nearest
 std::string_view name_of(RoutingMode mode) noexcept;
 
-// When a gated token is certain enough to be routed hard (mathematics, section 6).
+// When a gated token is certain enough to be routed hard (docs/mathematics.md, section 6).
 enum class Gate { entropy, mi, max_mean };
 Gate parse_gate(std::string_view name);
 std::string_view name_of(Gate gate) noexcept;
@@ -29,7 +29,8 @@ struct RoutingDistribution {
 };
 
 // The distribution from controller outputs h (N, K), by router kind and posterior.
-RoutingDistribution routing_distribution(const RouterConfig& router, std::span<const double> prior, const Variable& h);
+RoutingDistribution routing_distribution(const RouterConfig& router, std::span<const double> prior,
+                                         const Variable& h);
 
 // argmax_k m_tk; ties go to the lowest cost, then the lowest index.
 std::vector<std::int32_t> argmax_rows(const Tensor& weights, std::span<const double> costs);

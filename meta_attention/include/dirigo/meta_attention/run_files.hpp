@@ -1,4 +1,4 @@
-// The files of a run that describe a model: config.json and model.safetensors (interface: "A run directory").
+// The files of a run that describe a model: config.json and model.safetensors (docs/file-formats.md).
 #pragma once
 
 #include <cstdint>
