@@ -274,6 +274,7 @@ Config paper(double w_kl) {
   c.objective.w_kl.value = w_kl;
   c.train.steps = 2000;
   c.train.seq_len = 64;
+  c.train.eval_every = 250;
   c.train.dropout = 0.1;
   c.train.dropout_sites = DropoutSites::all;
   return c;
@@ -286,6 +287,7 @@ Config tiny() {
   c.train.clip = 1.0;
   c.train.dropout = 0.1;
   c.train.straight_through = 0.3;
+  c.train.eval_every = 250;
   return c;
 }
 

@@ -43,7 +43,7 @@ done
 
 folders='core|autograd|nn|meta_attention|data|tools|tests|docs'
 paths=$(
-  matches '\]\([^)#: ]+' <README.md | cut -c 3-
+  matches '\]\([^)#: ]+[)#]' <README.md | sed -E 's/^..//; s/.$//'  # links, but not to other sites
   matches "(^|[[:space:]\`(\"])($folders)/[A-Za-z0-9_./-]*[A-Za-z0-9_]" <README.md | matches '[a-z].*'
 )
 for path in $paths; do
