@@ -55,5 +55,5 @@ done
 for file in wikitext-2/valid.txt wikitext-2/test.txt tinyshakespeare/input.txt; do
   cmp "$data/$file" "$work/out/$file" || fail "$file differs from the mirror"
 done
-[ "$(ls -A "$work/out/wikitext-2" | tr '\n' ' ')" = 'test.txt valid.txt ' ] || fail 'extra files were left'
+[ "$(find "$work/out/wikitext-2" -mindepth 1 -printf '%f\n' | sort | tr '\n' ' ')" = 'test.txt valid.txt ' ] || fail 'extra files were left'
 echo passed
