@@ -3,20 +3,15 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <map>
+#include <utility>
+
+#include "model_summary.hpp"
 
 namespace dirigo::tools {
 namespace {
 
 std::string number(const std::optional<double>& value, int digits) {
   return value && std::isfinite(*value) ? fmt::format("{:.{}f}", *value, digits) : "-";
-}
-
-// "blocks.1.attn.q.weight" -> "attn"; "embed.weight" -> "embed".
-std::string module_of(const std::string& name) {
-  std::string rest = name;
-  if (rest.rfind("blocks.", 0) == 0) rest = rest.substr(rest.find('.', 7) + 1);
-  return rest.substr(0, rest.find('.'));
 }
 
 std::vector<std::string> routing_cells(const meta::RoutingStatistics& routing) {
@@ -51,18 +46,12 @@ std::string configuration_text(const meta::Config& config) {
 }
 
 std::string parameters_text(meta::LanguageModel& model) {
-  std::vector<std::string> order;
-  std::map<std::string, std::int64_t> sizes;
-  for (const auto& [name, parameter] : model.parameters()) {
-    const std::string module = module_of(name);
-    if (sizes.count(module) == 0) order.push_back(module);
-    sizes[module] += parameter->value.size();
-  }
   std::string text = fmt::format("Parameters: {}", model.parameter_count());
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    text += fmt::format("{}{} {}", i == 0 ? " = " : " + ", order[i], sizes[order[i]]);
+  const char* sign = " = ";
+  for (const auto& [module, count] : parameters_by_module(model)) {
+    text += fmt::format("{}{} {}", std::exchange(sign, " + "), module, count);
   }
-  return text + fmt::format(" ({} layers)\n", model.config().model.layers);
+  return text + "\n";
 }
 
 Table evaluation_table(const std::vector<std::pair<std::string, const meta::Evaluation*>>& rows) {
