@@ -58,6 +58,17 @@ class Block {
   nn::Linear fc1_, fc2_;
 };
 
+// The layers start at N(0, 0.02^2); the configuration may ask for another deviation.
+void rescale(Tensor& weights, double deviation) {
+  if (deviation == nn::initial_deviation) return;
+  visit_dtype(weights.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    // in float, so that an f64 model starts from the same weights as its f32 twin
+    const float ratio = float(deviation / nn::initial_deviation);
+    for (T& weight : weights.span<T>()) weight = T(float(weight) * ratio);
+  });
+}
+
 }  // namespace
 
 struct LanguageModel::Impl {
@@ -109,6 +120,11 @@ LanguageModel::LanguageModel(const Context& context, const Config& config, std::
     throw ValueError(fmt::format("[model] vocabulary: expected at least 1, got {}", vocabulary));
   if (config.model.max_len < 1) throw ValueError("[model] max_len: expected a resolved configuration, got 0");
   impl_ = std::make_unique<Impl>(context, config, vocabulary, seed, dtype);
+  visit("", [&](const std::string& name, nn::Parameter& parameter) {
+    if (parameter.value.rank() < 2) return;  // biases are 0, LayerNorm gains 1
+    const bool embedding = name == "embed.weight" || name == "pos.weight";
+    rescale(parameter.value, embedding ? config.model.embedding_std : config.model.init_std);
+  });
 }
 
 LanguageModel::~LanguageModel() = default;
@@ -152,6 +168,12 @@ void LanguageModel::visit(const std::string& prefix, nn::ParameterVisitor visito
   }
   m.ln_f.visit(nn::join_names(prefix, "ln_f"), visitor);
   if (m.head) m.head->visit(nn::join_names(prefix, "head"), visitor);
+}
+
+void LanguageModel::hold_controllers(bool held) {
+  visit("", [held](const std::string& name, nn::Parameter& parameter) {
+    if (name.find(".controller.") != std::string::npos) parameter.held = held;
+  });
 }
 
 const Config& LanguageModel::config() const noexcept {

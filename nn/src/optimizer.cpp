@@ -119,6 +119,7 @@ void Adam::step(double lr, double gradient_scale) {
 void Adam::update(const Chunk& chunk, AdamStep step) {
   const NamedParameter& named = parameters_[chunk.parameter];
   Parameter& parameter = *named.parameter;
+  if (parameter.held) step.lr = 0;
   // Biases and LayerNorm gains are not decayed: zero is not their natural value.
   step.weight_decay = parameter.value.rank() >= 2 ? options_.weight_decay : 0;
   with_gradient(named, [&](auto zero) {

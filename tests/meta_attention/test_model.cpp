@@ -20,6 +20,7 @@ Config small_config(Projections projections, RouterKind kind = RouterKind::bayes
   c.model.heads = 2;
   c.model.layers = 2;
   c.model.max_len = 48;
+  c.model.init_std = c.model.embedding_std = nn::initial_deviation;  // stir() moves them
   c.router.hidden = 8;
   c.router.kind = kind;
   c.attention.projections = projections;
@@ -382,6 +383,24 @@ TEST_CASE("parameter names are those of the interface") {
     CHECK_MESSAGE(has(name), name);
   }
   CHECK(double(own.parameter_count()) == parameter_count(own.config(), vocabulary));
+}
+
+TEST_CASE("initial deviations are those of the configuration") {
+  const Context context({.threads = 1});
+  Config config = small_config(Projections::shared);
+  config.model.init_std = 0.05;
+  config.model.embedding_std = 0.3;
+  LanguageModel model(context, config, vocabulary, 3);
+  LanguageModel standard(context, small_config(Projections::shared), vocabulary, 3);
+  const auto wide = model.parameters(), narrow = standard.parameters();
+  for (std::size_t i = 0; i < wide.size(); ++i) {
+    CAPTURE(wide[i].name);
+    const auto a = wide[i].parameter->value.to_vector(), b = narrow[i].parameter->value.to_vector();
+    const bool matrix = wide[i].parameter->value.rank() == 2;
+    const bool embedding = wide[i].name == "embed.weight" || wide[i].name == "pos.weight";
+    const double ratio = !matrix ? 1 : embedding ? 15 : 2.5;
+    for (std::size_t j = 0; j < a.size(); ++j) CHECK(a[j] == doctest::Approx(ratio * b[j]).epsilon(1e-6));
+  }
 }
 
 TEST_CASE("the null row is the closed form of the paper's prior") {

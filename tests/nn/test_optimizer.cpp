@@ -118,6 +118,26 @@ TEST_CASE("Adam leaves a parameter without gradient alone, its moments too") {
   CHECK(adam.state()[0].second.to_vector() == moment);
 }
 
+TEST_CASE("Adam gathers the moments of a held parameter and does not move it") {
+  const Context context;
+  Model held(context), moved(context);
+  held.matrix.held = true;
+  Adam a(context, held.parameters(), {.weight_decay = 0.1}),
+      b(context, moved.parameters(), {.weight_decay = 0.1});
+  const std::vector<double> before = held.matrix.value.to_vector();
+  for (std::uint32_t step = 0; step < 2; ++step) {
+    held.set_gradients(context, step);
+    moved.set_gradients(context, step);
+    a.step(0.1);
+    b.step(0.1);
+  }
+  CHECK(held.matrix.value.to_vector() == before);
+  CHECK(moved.matrix.value.to_vector() != before);
+  CHECK(held.vector.value.to_vector() == moved.vector.value.to_vector());
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(a.state()[i].second.to_vector() == b.state()[i].second.to_vector());
+}
+
 TEST_CASE("Adam: the same bits for any number of threads") {
   std::vector<double> norms;
   std::vector<std::vector<double>> values;

@@ -143,6 +143,30 @@ TEST_CASE("train: a process killed between two files resumes from the last compl
   CHECK_FALSE(fs::exists(run + "/checkpoint/step-20"));
 }
 
+TEST_CASE("train: controllers keep their initial weights while the router warms up") {
+  const TemporaryDirectory directory;
+  write_file(directory / "text", small_text());
+  meta::Config config = small_config(directory / "text");
+  config.router.warmup = 4;
+  Setup setup(config, directory / "run");
+  setup.trainer->start();
+  const auto values = [&](bool controllers) {
+    std::vector<std::vector<double>> result;
+    for (const auto& [name, parameter] : setup.trainer->model().parameters()) {
+      const bool controller = name.find(".controller.") != std::string::npos;
+      if (controller == controllers) result.push_back(parameter->value.to_vector());
+    }
+    return result;
+  };
+  const auto initial = values(true), others = values(false);
+  REQUIRE_FALSE(initial.empty());
+  setup.train(4);
+  CHECK(values(true) == initial);
+  CHECK(values(false) != others);
+  setup.train(5);
+  CHECK(values(true) != initial);
+}
+
 TEST_CASE("train: learns a periodic text") {
   const TemporaryDirectory directory;
   std::string text;

@@ -73,16 +73,16 @@ int evaluate_command(const Arguments& a) {
 
   const meta::Evaluation evaluation = meta::evaluate(context, *run.model, windows, options);
   const std::string flags = differences(a);
-  const std::string json = evaluation_json(evaluation, a.run, text, flags);
+  const std::string json = evaluation_json(evaluation, a.run, text.label, flags);
   const auto file = std::filesystem::path(a.run) / evaluation_file_name(options.routing, flags);
   meta::write_file_atomically(file.string(), json);
   if (a.json) {
     fmt::print("{}", json);
   } else {
-    fmt::print(
-        "{}Written to {}\n",
-        evaluation_table(evaluation, {a.run, text.evaluated_on, text.corpus, flags}, run.description.config),
-        file.string());
+    fmt::print("{}Written to {}\n",
+               evaluation_table(evaluation, {a.run, text.label.evaluated_on, text.label.corpus, flags},
+                                run.description.config),
+               file.string());
   }
   return 0;
 }

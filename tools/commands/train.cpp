@@ -12,6 +12,7 @@
 #include "console.hpp"
 #include "data_source.hpp"
 #include "dirigo/core/errors.hpp"
+#include "evaluate_run.hpp"
 #include "generate.hpp"
 #include "progress.hpp"
 #include "trainer.hpp"
@@ -229,8 +230,10 @@ meta::Evaluation final_evaluation(const Context& context, Trainer& trainer, cons
     throw NumericError(fmt::format("[train] held-out NLL, {} routing: expected a finite number, got {}", name,
                                    evaluation.nll));
   }
-  meta::write_file_atomically((fs::path(plan.directory) / fmt::format("eval-{}.json", name)).string(),
-                              meta::to_json(evaluation) + "\n");
+  const bool all = plan.source->evaluation(length).windows() <= final_windows;
+  const std::string flags = all ? "" : fmt::format("--windows {}", final_windows);
+  meta::write_file_atomically((fs::path(plan.directory) / evaluation_file_name(routing, "")).string(),
+                              evaluation_json(evaluation, plan.directory, own_text(plan.description), flags));
   return evaluation;
 }
 

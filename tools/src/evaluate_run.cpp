@@ -30,20 +30,23 @@ std::string label(const meta::RunDescription& run, const DataSource& source) {
 
 }  // namespace
 
+TextLabel own_text(const meta::RunDescription& run) {
+  const bool trained_on_it = same_bytes(find_role(run.corpora, "valid"), find_role(run.corpora, "corpus"));
+  return {run.config.data.valid.empty() ? run.config.data.corpus : run.config.data.valid,
+          trained_on_it ? "training text" : "held-out text"};
+}
+
 OpenedText open_evaluation_text(const meta::RunDescription& run, const std::optional<std::string>& corpus) {
   if (corpus) {
     auto source = make_evaluation_source(run, *corpus);
     const std::string evaluated_on = label(run, *source);
-    return {std::move(source), *corpus, evaluated_on};
+    return {std::move(source), {*corpus, evaluated_on}};
   }
-  const bool trained_on_it = same_bytes(find_role(run.corpora, "valid"), find_role(run.corpora, "corpus"));
-  return {make_run_source(run),
-          run.config.data.valid.empty() ? run.config.data.corpus : run.config.data.valid,
-          trained_on_it ? "training text" : "held-out text"};
+  return {make_run_source(run), own_text(run)};
 }
 
-std::string evaluation_json(const meta::Evaluation& evaluation, const std::string& run,
-                            const OpenedText& text, const std::string& options) {
+std::string evaluation_json(const meta::Evaluation& evaluation, const std::string& run, const TextLabel& text,
+                            const std::string& options) {
   auto json = nlohmann::ordered_json::parse(meta::to_json(evaluation));
   json["run"] = run;
   json["corpus"] = text.corpus;

@@ -12,19 +12,26 @@
 
 namespace dirigo::tools {
 
-struct OpenedText {
-  std::unique_ptr<DataSource> source;
+struct TextLabel {
   std::string corpus;        // its specification
   std::string evaluated_on;  // "held-out text", "training text" or "other text"
 };
+
+struct OpenedText {
+  std::unique_ptr<DataSource> source;
+  TextLabel label;
+};
+
+// The run's own held-out text.
+TextLabel own_text(const meta::RunDescription& run);
 
 // The text of `corpus`, or the run's held-out one. A file with the same bytes as the run's corpus is training
 // text.
 OpenedText open_evaluation_text(const meta::RunDescription& run, const std::optional<std::string>& corpus);
 
 // `eval --json`: the library's keys and what was evaluated.
-std::string evaluation_json(const meta::Evaluation& evaluation, const std::string& run,
-                            const OpenedText& text, const std::string& options);
+std::string evaluation_json(const meta::Evaluation& evaluation, const std::string& run, const TextLabel& text,
+                            const std::string& options);
 
 // "eval-hard.json", or with what differs from the default: "eval-hard-seq-len-64.json".
 std::string evaluation_file_name(meta::RoutingMode mode, const std::string& options);

@@ -42,7 +42,7 @@ std::vector<ResultRow> quick_evaluations(const Context& context, meta::LanguageM
     const meta::Evaluation evaluation = meta::evaluate(
         context, model, evaluation_text(*text.source, text.source->evaluation(length, 0, windows)), options);
     const std::string flags = fmt::format("--windows {}", evaluation.tokens / length);
-    rows.push_back(parse_evaluation(evaluation_json(evaluation, name, text, flags), name));
+    rows.push_back(parse_evaluation(evaluation_json(evaluation, name, text.label, flags), name));
   }
   return rows;
 }
@@ -84,7 +84,7 @@ std::vector<std::pair<std::string, std::string>> facts(const meta::LoadedRun& ru
   return {
       {"preset", c.preset.empty() ? "none" : c.preset},
       {"corpus", c.data.corpus},
-      {"held-out text", text.corpus},
+      {"held-out text", text.label.corpus},
       {"model", fmt::format("{} layers, D={}, {} heads, {} parameters, projections {}", c.model.layers,
                             c.model.d_model, c.model.heads, run.model->parameter_count(),
                             value("attention.projections"))},

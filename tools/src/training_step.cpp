@@ -82,6 +82,7 @@ StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
   report.lr = config.train.lr.at(step, config.train.steps);
   report.w_kl = config.objective.w_kl.at(step, config.train.steps);
 
+  model_.hold_controllers(step < config.router.warmup);
   Tape tape(context_, Tape::Mode::training);
   const meta::Forward forward = model_(tape, batch.inputs, batch.rows, batch.length, forward_options(step));
   const meta::Loss loss = meta::objective(model_, forward, batch.targets, config.objective, report.w_kl);

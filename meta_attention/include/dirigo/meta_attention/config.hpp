@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dirigo/nn/layers.hpp"
 #include "dirigo/nn/schedule.hpp"
 
 namespace dirigo::meta {
@@ -37,6 +38,8 @@ struct ModelConfig {
   Positions positions = Positions::learned;
   bool tie_embeddings = true;
   VocabularyKind vocabulary = VocabularyKind::observed;
+  // Standard deviations of the initial weight matrices, and of the token and position embeddings.
+  double init_std = nn::initial_deviation, embedding_std = nn::initial_deviation;
 };
 
 struct AttentionConfig {
@@ -54,6 +57,9 @@ struct RouterConfig {
   CostModel cost_model = CostModel::nominal;
   double eps = 0.01, beta0 = 1;
   double temperature = 1;  // of kind gumbel
+  // Steps during which the controllers keep their initial weights, so that every expert is trained before one
+  // is preferred: an expert that is not used does not learn, and is then never chosen.
+  std::int64_t warmup = 0;
 };
 
 struct ObjectiveConfig {

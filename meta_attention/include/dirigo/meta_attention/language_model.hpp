@@ -67,6 +67,9 @@ class LanguageModel : public nn::Module {
                      std::int64_t length, const ForwardOptions& options);
   void visit(const std::string& prefix, nn::ParameterVisitor visitor) override;
 
+  // While held, the optimiser leaves the controllers' weights alone (router.warmup).
+  void hold_controllers(bool held);
+
   const Config& config() const noexcept;
   std::int64_t vocabulary() const noexcept;
   std::span<const double> costs() const noexcept;  // c of the cost model

@@ -14,6 +14,7 @@ namespace dirigo::nn {
 struct Parameter {
   Tensor value;
   Tensor gradient;
+  bool held = false;  // the optimiser gathers its moments but leaves the value alone
 
   // The parameter as a variable of a tape: backward() adds into `gradient`. May be used several times (tied
   // weights). The parameter must outlive the backward pass.

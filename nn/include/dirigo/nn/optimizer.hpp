@@ -26,7 +26,7 @@ class Adam {
   // The global norm sqrt(sum of squared gradients): deterministic for any thread count. NaN propagates.
   double gradient_norm() const;
   // One update with learning rate lr, gradients scaled by `gradient_scale`; clears the gradients. Parameters
-  // without a gradient are left alone (their moments too).
+  // without a gradient are left alone (their moments too); of those that are held only the moments change.
   void step(double lr, double gradient_scale = 1);
   void clear_gradients();
 
