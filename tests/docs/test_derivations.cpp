@@ -331,6 +331,7 @@ void check_implicit_limits(const Context&, Worked& page) {
     integral += step * x * special::log_gamma_draw_derivative(a, y) * density_of_logarithm(a, x);
   }
   page.expect("integral", integral);
+  page.expect("below", lower_gamma(0.01, 1e-38));
   page.expect("D_tiny", special::log_gamma_draw_derivative(0.01, -300));
 }
 
