@@ -14,7 +14,7 @@ function Link(link)
   elseif path:match("%.md$") then
     path = path:gsub("%.md$", ".html")
   elseif not path:match("%.html$") then
-    path = path .. ".html"
+    path = path:gsub("/$", "") .. ".html"
   end
   link.target = path .. anchor
   return link
