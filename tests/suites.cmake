@@ -28,6 +28,7 @@ if(TARGET dirigo)
   dirigo_repository_test(readme ${DIRIGO_CHECKS}/check_readme.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
 endif()
 dirigo_repository_test(readme_example ${DIRIGO_CHECKS}/check_readme_example.sh ${PROJECT_SOURCE_DIR})
+dirigo_repository_test(links ${DIRIGO_CHECKS}/check_links.sh ${PROJECT_SOURCE_DIR})
 dirigo_repository_test(get_data ${CMAKE_CURRENT_SOURCE_DIR}/data/get_data_test.sh)
 set_tests_properties(repository.get_data PROPERTIES SKIP_RETURN_CODE 77)
 

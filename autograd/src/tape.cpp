@@ -1,3 +1,4 @@
+// Derivation: docs/mathematics/reverse-mode.md
 #include "dirigo/autograd/tape.hpp"
 
 #include <string>

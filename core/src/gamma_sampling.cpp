@@ -1,3 +1,4 @@
+// Derivation: docs/mathematics/implicit-reparameterisation.md
 #include "dirigo/core/gamma_sampling.hpp"
 
 #include <cmath>

@@ -148,6 +148,7 @@ double digamma_shifted(double x, double reciprocal_sum) {
 }
 
 // --- The implicit derivative. Both regimes add up positive terms (but for a mild cancellation where a < 1).
+// Derivation: docs/mathematics/implicit-reparameterisation.md
 
 // sum c_n and sum c_n h_n with c_0 = 1, c_n = c_{n-1} x / (a + n), h_n = sum_{k<=n} 1 / (a + k), from
 // P(a, x) = x^a e^-x / Gamma(a + 1) * sum c_n:  a D = (psi(a + 1) - y) sum c_n + sum c_n h_n.

@@ -1,5 +1,6 @@
 // The full expert: causal softmax attention over every earlier position (docs/mathematics.md, section 1).
 //   out_i = sum_{j <= i} softmax_j(q_i . k_j / sqrt(d)) v_j
+// Derivation: docs/mathematics/softmax-attention.md
 #include "dirigo/meta_attention/expert.hpp"
 
 namespace dirigo::meta {

@@ -1,6 +1,7 @@
 // The linear expert: causal linear attention with phi(u) = ELU(u) + 1 (docs/mathematics.md, section 1).
 //   out_i = S_i^T phi(q_i) / max(z_i . phi(q_i), 1e-20), S_i = sum_{j<=i} phi(k_j) v_j^T, z_i = sum_{j<=i}
 //   phi(k_j)
+// Derivation: docs/mathematics/linear-attention.md
 #include "dirigo/meta_attention/expert.hpp"
 
 namespace dirigo::meta {

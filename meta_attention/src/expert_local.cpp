@@ -1,6 +1,7 @@
 // The local expert: causal softmax attention in a window of w positions (docs/mathematics.md, section 1).
 //   out_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j over j in [max(0, i - w + 1), i]; w counts the token
 //   itself.
+// Derivation: docs/mathematics/sliding-window.md
 #include <algorithm>
 
 #include "dirigo/meta_attention/expert.hpp"

@@ -1,3 +1,4 @@
+// Derivation: docs/mathematics/elbo.md
 #include "dirigo/meta_attention/objective.hpp"
 
 #include "dirigo/autograd/ops.hpp"

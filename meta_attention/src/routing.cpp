@@ -1,3 +1,4 @@
+// Derivation: docs/mathematics/elbo.md
 #include "dirigo/meta_attention/routing.hpp"
 
 #include <fmt/format.h>

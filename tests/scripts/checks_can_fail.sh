@@ -97,6 +97,30 @@ readme "${start[@]}" '```sh' 'build/release/dirigo missing' '```' && complain "a
 readme "${start[@]}" 'See [x](docs/none.md).' && complain "a README with a dead link passed"
 readme "${start[@]}" 'See `nn/src/none.cpp`.' && complain "a README with a missing file passed"
 
+# fresh_pages: a README, an overview and one derivation that the code names, for check_links.sh.
+fresh_pages() {
+  fresh_tree
+  mkdir -p "$work/tree/docs/mathematics"
+  printf '# Start\n[a](docs/mathematics.md#1-the-part) [b](https://x.org/y#z) [c](#start)\n```\n[no](link.md)\n```\n' >"$work/tree/README.md"
+  printf '# Overview\n## 1 The part\n[d](mathematics/one.md), [e](../README.md)\n' >"$work/tree/docs/mathematics.md"
+  printf '# One\n[f](../../core/src/clean.cpp)\n' >"$work/tree/docs/mathematics/one.md"
+  printf '// docs/mathematics/one.md\n' >>"$work/tree/core/src/clean.cpp"
+}
+links() { "$scripts/check_links.sh" "$work/tree" >"$work/out" 2>&1; }
+fresh_pages
+links || complain "check_links.sh fails on good pages: $(cat "$work/out")"
+for planted_link in '[x](none.md)' '[x](one.md#none)' '[x](#none)' '[x](../../core/src/none.cpp)'; do
+  fresh_pages
+  printf '%s\n' "$planted_link" >>"$work/tree/docs/mathematics/one.md"
+  links && complain "check_links.sh let pass: $planted_link"
+done
+fresh_pages
+printf '// docs/mathematics/none.md\n' >>"$work/tree/core/src/clean.cpp"
+links && complain "a page that only the code knows passed"
+fresh_pages
+printf '# Two\n' >"$work/tree/docs/mathematics/two.md"
+links && complain "a derivation without a link from the overview passed"
+
 # object NAME CODE: compiles the code without inlining, so that inline functions become weak symbols.
 object() { printf '%s\n' "$2" | "$cxx" -std=c++20 -O0 -c -x c++ - -o "$work/$1.o"; }
 shared='inline int shared(int x) { return x + 1; }'

@@ -1,6 +1,7 @@
 // L = 1/N sum_i (log sum_v e^x_iv - x_i,target[i]): the mean negative log likelihood under softmax(x).
 // d log-sum-exp / dx_v = softmax(x)_v, so  dx_iv = dL/N (softmax(x_i)_v - [v = target_i]).
 // That difference is computed in the forward pass, while the row is in cache, and kept.
+// Derivation: docs/mathematics/cross-entropy.md
 #include <numeric>
 
 #include "support.hpp"

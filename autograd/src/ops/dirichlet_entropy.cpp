@@ -2,6 +2,7 @@
 //   U = log B(b) + (s - K) psi(s) - sum_i (b_i - 1) psi(b_i).
 // The terms in psi alone cancel (d log B / db_i = psi(b_i) - psi(s)), which leaves
 //   dU/db_i = (s - K) psi1(s) - (b_i - 1) psi1(b_i).
+// Derivation: docs/mathematics/dirichlet.md
 #include "dirichlet_rows.hpp"
 #include "dirigo/core/special.hpp"
 

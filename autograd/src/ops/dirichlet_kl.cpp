@@ -2,6 +2,7 @@
 // The terms in psi alone cancel (d log B / db_i = psi(b_i) - psi(s)), which leaves
 //   dKL/db_i = (b_i - p_i) psi1(b_i) - (s - s_p) psi1(s).
 // In double: in float, small divergences come out negative.
+// Derivation: docs/mathematics/dirichlet.md
 #include "dirichlet_rows.hpp"
 #include "dirigo/core/special.hpp"
 

@@ -5,6 +5,7 @@
 // dL/dalpha:
 //   db_i = alpha_i D(b_i, y_i) (g_i - sum_j alpha_j g_j).
 // Row n draws from the Philox stream of element n. The vjp needs y: alpha may have underflowed.
+// Derivation: docs/mathematics/implicit-reparameterisation.md
 #include "dirichlet_rows.hpp"
 #include "dirigo/core/gamma_sampling.hpp"
 #include "dirigo/core/special.hpp"

@@ -1,4 +1,5 @@
 // Causal softmax attention over all keys j <= i: softmax_attention.hpp with a window of T.
+// Derivation: docs/mathematics/softmax-attention.md
 #include "softmax_attention.hpp"
 
 namespace dirigo::ops {

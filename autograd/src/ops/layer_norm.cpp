@@ -3,6 +3,7 @@
 // With g = gamma dy: dmu and dr reach every x_i, and collecting them gives
 //   dx = r (g - mean(g) - h mean(g h)),   dgamma = sum_rows dy h,   dbeta = sum_rows dy.
 // Only mu and r are kept; h is computed again.
+// Derivation: docs/mathematics/layer-norm.md
 #include "support.hpp"
 
 namespace dirigo::ops {

@@ -1,6 +1,7 @@
 // Y = X W^T + 1 b^T for X (rows, in), W (out, in), b (out); leading axes of x are rows. With <dY, Y> =
 // tr(dY^T Y):
 //   dX = dY W,   dW = dY^T X,   db = dY^T 1 (column sums).
+// Derivation: docs/mathematics/reverse-mode.md
 #include "dirigo/core/product.hpp"
 #include "support.hpp"
 

@@ -7,6 +7,7 @@
 //   da_ij = g_i . (v_j - o_i),   dphi(q_i) = sum_{j<=i} da_ij phi(k_j) = S_i g_i - (g_i . o_i) z_i,
 //   dphi(k_j) = sum_{i>=j} da_ij phi(q_i),   dv_j = sum_{i>=j} a_ij g_i:
 // the sums over i >= j are the same scan run from the end. Last, du = phi'(u) dphi(u).
+// Derivation: docs/mathematics/linear-attention.md
 #include "attention_heads.hpp"
 
 namespace dirigo::ops {

@@ -1,5 +1,6 @@
 // Causal softmax attention over the last w keys, j in [max(0, i - w + 1), i]: softmax_attention.hpp. The
 // window counts the token itself: w = 1 returns v, w >= T is full attention.
+// Derivation: docs/mathematics/sliding-window.md
 #include "softmax_attention.hpp"
 
 namespace dirigo::ops {

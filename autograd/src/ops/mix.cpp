@@ -1,5 +1,6 @@
 // y_t = sum_k w_tk E_k,t: a weighted mean of experts, row by row, without (N, K, D) in memory.
 //   dw_tk = <dy_t, E_k,t>,   dE_k,t = w_tk dy_t.
+// Derivation: docs/mathematics/straight-through.md
 #include "support.hpp"
 
 namespace dirigo::ops {

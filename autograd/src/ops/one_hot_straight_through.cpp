@@ -1,6 +1,7 @@
 // y = the one-hot row at the largest weight. Its derivative is 0 almost everywhere, so the backward pass
 // takes that of w instead (straight-through, Bengio, Leonard, Courville 2013): y = onehot + w -
 // stop_gradient(w), dw = dy. Ties go to the lowest cost, then to the lowest index.
+// Derivation: docs/mathematics/straight-through.md
 #include "support.hpp"
 
 namespace dirigo::ops {

@@ -6,6 +6,7 @@
 //   dv_j = sum_i p_ij do_i,   dp_ij = do_i . v_j,   ds_ij = p_ij (dp_ij - do_i . o_i)
 //     since sum_j p_ij dp_ij = do_i . o_i,
 //   dq_i = sum_j ds_ij k_j / sqrt(d),   dk_j = sum_i ds_ij q_i / sqrt(d).
+// Derivation: docs/mathematics/softmax-attention.md
 #pragma once
 
 #include "attention_heads.hpp"

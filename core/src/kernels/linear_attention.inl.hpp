@@ -1,6 +1,7 @@
 // Causal linear attention of one head (Katharopoulos et al., arXiv:2006.16236) with phi(u) = ELU(u) + 1, as a
 // chunked scan: quadratic inside a chunk, a running state between chunks. Chunks start at absolute multiples,
 // so the row rule holds as for softmax attention; values are assumed finite.
+// Derivation: docs/mathematics/linear-attention.md
 #pragma once
 
 #include "dirigo/core/kernels.hpp"

@@ -84,6 +84,7 @@ void layer_norm(std::int64_t rows, std::int64_t cols, T eps, const T* x, const T
   }
 }
 
+// Derivation: docs/mathematics/layer-norm.md
 // With g = dy gamma and xhat = (x - mean) rstd: dx = rstd (g - mean(g) - xhat mean(g xhat)),
 // dgamma += sum_rows dy xhat, dbeta += sum_rows dy.
 template <class Arch, class T>
@@ -116,6 +117,7 @@ void layer_norm_vjp(std::int64_t rows, std::int64_t cols, const T* x, const T* g
   }
 }
 
+// Derivation: docs/mathematics/cross-entropy.md
 template <class Arch, class T>
 void cross_entropy(std::int64_t rows, std::int64_t cols, const T* logits, const std::int32_t* targets,
                    T* losses, T* dlogits) noexcept {

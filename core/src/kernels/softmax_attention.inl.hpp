@@ -7,6 +7,8 @@
 // Row rule: a query's bits depend only on itself, its position and the keys and values it may see. Key blocks
 // and panels start at absolute multiples, every score is one chain of multiply-adds over d, sums over keys
 // run lane by lane at absolute positions, and masked keys add p = 0 exactly (values are assumed finite).
+// Derivation: docs/mathematics/sliding-window.md
+// Derivation: docs/mathematics/softmax-attention.md
 #pragma once
 
 #include "dirigo/core/kernels.hpp"
