@@ -18,6 +18,10 @@ void check_at_least_one(const char* what, std::int64_t value) {
   if (value < 1) throw ValueError(fmt::format("[data] {}: expected at least 1, got {}", what, value));
 }
 
+bool is_synthetic(const std::string& spec) {
+  return spec.rfind("synthetic:", 0) == 0;
+}
+
 }  // namespace
 
 const std::vector<std::string>& need_names() {
@@ -62,8 +66,9 @@ Batch DataSource::training_batch(std::uint64_t step, std::int64_t rows, std::int
   check_at_least_one("seq_len", length);
   check_training(length);
   Batch batch = empty_batch(rows, length);
+  const DataSource& from = pool_ && step < options_.pool_steps ? *pool_ : *this;
   for (std::int64_t row = 0; row < rows; ++row)
-    training_row(stream_index(step, rows, row), row_of(batch, row));
+    from.training_row(stream_index(step, rows, row), row_of(batch, row));
   return batch;
 }
 
@@ -91,8 +96,17 @@ Batch EvaluationSet::batch(std::int64_t first, std::int64_t rows) const {
 }
 
 std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options) {
-  if (spec.rfind("synthetic:", 0) == 0) return make_synthetic_source(spec, options);
-  return FileSource::open(spec, options);
+  if (!is_synthetic(spec)) return FileSource::open(spec, options);
+  auto source = make_synthetic_source(spec, options);
+  if (!options.pool_spec.empty()) {
+    if (!is_synthetic(options.pool_spec)) {
+      throw ValueError(fmt::format("[data] pool_corpus: expected synthetic:NAME, got {}", options.pool_spec));
+    }
+    SourceOptions same_vocabulary = options;
+    same_vocabulary.vocabulary = source->vocabulary();
+    source->pool_ = make_synthetic_source(options.pool_spec, same_vocabulary);
+  }
+  return source;
 }
 
 }  // namespace dirigo

@@ -123,6 +123,7 @@ std::vector<Field> fields(Config& c) {
       {"data", "seed", IntegerField{&c.data.seed, 0, std::numeric_limits<std::int64_t>::max()}},
       {"data", "pool", IntegerField{&c.data.pool, 0, big}},
       {"data", "pool_until", RealField{&c.data.pool_until, 0, 1, false}},
+      {"data", "pool_corpus", TextField{&c.data.pool_corpus}},
   };
 }
 

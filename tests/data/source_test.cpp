@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "dirigo/core/errors.hpp"
@@ -273,6 +274,29 @@ TEST_CASE("a synthetic source: streams, specification, vocabulary") {
   const auto wide = make_source("synthetic:recall?seed=5", all_bytes());
   CHECK(wide->vocabulary().decode(wide->training_batch(1, 2, 64).inputs) ==
         source->vocabulary().decode(source->training_batch(1, 2, 64).inputs));
+}
+
+TEST_CASE("a pool may have an easier language of its own, in the vocabulary of the corpus") {
+  SourceOptions options;
+  options.pool = 8;
+  options.pool_steps = 3;
+  options.pool_spec = "synthetic:recall?active_keys=1";
+  const auto source = make_source("synthetic:recall", options);
+  const auto keys_of = [&](std::uint64_t step) {
+    const Batch batch = source->training_batch(step, 1, 256);
+    const std::string text = source->vocabulary().decode(batch.inputs);
+    std::set<char> keys;
+    std::copy_if(text.begin(), text.end(), std::inserter(keys, keys.end()),
+                 [](char c) { return c >= 'A' && c <= 'Z'; });
+    return keys.size();
+  };
+  CHECK(keys_of(0) == 1);
+  CHECK(keys_of(2) == 1);
+  CHECK(keys_of(3) > 1);  // the corpus itself
+  CHECK(source->vocabulary().size() == 64);
+  options.pool_spec = "a-file";
+  CHECK_THROWS_WITH_AS(make_source("synthetic:recall", options),
+                       "[data] pool_corpus: expected synthetic:NAME, got a-file", ValueError);
 }
 
 TEST_CASE("the pool option of a specification") {

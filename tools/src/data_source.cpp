@@ -20,6 +20,7 @@ SourceOptions source_options(const meta::Config& config, const std::optional<Voc
   options.window = config.attention.window;
   options.table_seed = static_cast<std::uint64_t>(config.data.seed);
   options.pool = static_cast<std::uint64_t>(config.data.pool);
+  options.pool_spec = config.data.pool_corpus;
   options.pool_steps = static_cast<std::uint64_t>(
       std::llround(config.data.pool_until * static_cast<double>(config.train.steps)));
   return options;

@@ -45,6 +45,7 @@ struct SourceOptions {
   std::uint64_t table_seed = 0;          // synthetic: value of the specification's `seed` if it has none
   std::uint64_t pool = 0;                // while step < pool_steps, training draws from this many fixed
   std::uint64_t pool_steps = 0;          //   windows or sequences only (0 = no pool): repetition comes first
+  std::string pool_spec;  // the pool's own synthetic language, easier say (empty = the same corpus)
 };
 
 // What a run records about its data, enough to recognise the same bytes again.
@@ -122,12 +123,14 @@ class DataSource {
 
  private:
   friend class EvaluationSet;
+  friend std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options);
   std::uint64_t stream_index(std::uint64_t step, std::int64_t rows, std::int64_t row) const;
   Batch empty_batch(std::int64_t rows, std::int64_t length) const;
   Row row_of(Batch& batch, std::int64_t row) const;
 
   Vocabulary vocabulary_;
   SourceOptions options_;
+  std::unique_ptr<DataSource> pool_;  // of pool_spec
 };
 
 // Held-out windows, encoded when asked for. Refers to the source it came from.

@@ -85,6 +85,7 @@ struct DataConfig {
   std::int64_t seed = 1;         // of synthetic tables
   std::int64_t pool = 0;         // > 0: training sequences repeat after this many (repetition curriculum)
   double pool_until = 0;         // for this first fraction of the steps
+  std::string pool_corpus;       // synthetic corpora: what the pool is drawn from (empty: the corpus)
 };
 
 struct Config {
