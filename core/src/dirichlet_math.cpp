@@ -59,8 +59,10 @@ void kl_gradient(Values b, Values p, std::span<double> out) {
   require_entries("kl_gradient", b);
   require_size("kl_gradient", "p", p.size(), b.size());
   require_size("kl_gradient", "out", out.size(), b.size());
-  const double s = sum(b);
-  const double common = (s - sum(p)) * trigamma(s);
+  // s - s_p as a sum of differences: near b = p, where training may rest, each is exact and the sums are not.
+  double difference = 0.0;
+  for (std::size_t i = 0; i < b.size(); ++i) difference += b[i] - p[i];
+  const double common = difference * trigamma(sum(b));
   for (std::size_t i = 0; i < b.size(); ++i) out[i] = (b[i] - p[i]) * trigamma(b[i]) - common;
 }
 

@@ -48,11 +48,11 @@ double lgamma_asymptotic(double x, double log_x) {
          (kHalfLogTwoPi - 0.5 + inverse * polynomial(kLgammaSeries, inverse * inverse));
 }
 
-// log x - 1/(2x) - sum B_2k / (2k x^2k)
-double digamma_asymptotic(double x, double log_x) {
+// psi(x) = log x - c(x), c(x) = 1/(2x) + sum B_2k / (2k x^2k)
+double digamma_correction(double x) {
   const double inverse = 1.0 / x;
   const double square = inverse * inverse;
-  return log_x - (0.5 * inverse + square * polynomial(kDigammaSeries, square));
+  return 0.5 * inverse + square * polynomial(kDigammaSeries, square);
 }
 
 // 1/x + 1/(2x^2) + sum B_2k / x^(2k+1)
@@ -62,25 +62,34 @@ double trigamma_asymptotic(double x) {
   return inverse + (0.5 * square + inverse * square * polynomial(kBernoulli, square));
 }
 
-// --- lgamma below 10: reduction to z = x - 2 in [-1/2, 1/2] by lgamma(x+1) = lgamma(x) + log x, which leaves
-// no cancellation, and the Taylor series about the root 2 (DLMF 5.7.3): lgamma(2 + z) = (1 - gamma) z +
+// --- lgamma below 10: reduction to z = x - 2 in [-3/4, 1/2] by lgamma(x+1) = lgamma(x) + log x, where that
+// cancels little, and the Taylor series about the root 2 (DLMF 5.7.3): lgamma(2 + z) = (1 - gamma) z +
 // sum_{k>=2} (-1)^k (zeta(k) - 1) z^k / k.
-constexpr std::array<double, 25> kZetaMinusOne = {  // zeta(k) - 1, k = 2..26
-    0.64493406684822643647,   0.2020569031595942854,    0.082323233711138191516,  0.036927755143369926331,
-    0.017343061984449139715,  0.0083492773819228268398, 0.0040773561979443393787, 0.0020083928260822144179,
-    9.9457512781808533715e-4, 4.941886041194645587e-4,  2.4608655330804829864e-4, 1.2271334757848914675e-4,
-    6.1248135058704829259e-5, 3.0588236307020493552e-5, 1.5282259408651871733e-5, 7.6371976378997622736e-6,
-    3.8172932649998398565e-6, 1.9082127165539389257e-6, 9.5396203387279611315e-7, 4.7693298678780646312e-7,
-    2.3845050272773299e-7,    1.1921992596531107307e-7, 5.9608189051259479612e-8, 2.9803503514652280186e-8,
-    1.4901554828365041235e-8};
+constexpr std::array<double, 40> kZetaMinusOne = {  // zeta(k) - 1, k = 2..41
+    0.64493406684822643647,     0.2020569031595942854,      0.082323233711138191516,
+    0.036927755143369926331,    0.017343061984449139715,    0.0083492773819228268398,
+    0.0040773561979443393787,   0.0020083928260822144179,   0.00099457512781808533715,
+    0.0004941886041194645587,   0.00024608655330804829864,  0.00012271334757848914675,
+    0.000061248135058704829259, 0.000030588236307020493552, 0.000015282259408651871733,
+    7.6371976378997622736e-6,   3.8172932649998398565e-6,   1.9082127165539389257e-6,
+    9.5396203387279611315e-7,   4.7693298678780646312e-7,   2.3845050272773299e-7,
+    1.1921992596531107307e-7,   5.9608189051259479612e-8,   2.9803503514652280186e-8,
+    1.4901554828365041235e-8,   7.450711789835429492e-9,    3.7253340247884570548e-9,
+    1.8626597235130490064e-9,   9.3132743241966818287e-10,  4.656629065033784073e-10,
+    2.328311833676505492e-10,   1.1641550172700519776e-10,  5.8207720879027008892e-11,
+    2.9103850444970996869e-11,  1.4551921891041984236e-11,  7.2759598350574810145e-12,
+    3.6379795473786511902e-12,  1.8189896503070659476e-12,  9.0949478402638892825e-13,
+    4.5474737830421540268e-13};
 
-constexpr std::array<double, 26> lgamma_taylor() {
-  std::array<double, 26> c{};
+template <int N>
+constexpr std::array<double, N> lgamma_taylor() {
+  std::array<double, N> c{};
   c[0] = 1.0 - std::numbers::egamma;
-  for (int k = 2; k <= 26; ++k) c[k - 1] = (k % 2 == 0 ? 1.0 : -1.0) * kZetaMinusOne[k - 2] / k;
+  for (int k = 2; k <= N; ++k) c[k - 1] = (k % 2 == 0 ? 1.0 : -1.0) * kZetaMinusOne[k - 2] / k;
   return c;
 }
-constexpr std::array<double, 26> kLgammaTaylor = lgamma_taylor();
+constexpr std::array<double, 26> kLgammaTaylor = lgamma_taylor<26>();      // |z| <= 1/2
+constexpr std::array<double, 41> kLgammaTaylorWide = lgamma_taylor<41>();  // |z| <= 3/4
 
 double lgamma_near_two(double z) {
   return z * polynomial(kLgammaTaylor, z);
@@ -88,7 +97,8 @@ double lgamma_near_two(double z) {
 
 double lgamma_reduced(double x) {  // 0 < x < 10
   if (x < 0.5) return lgamma_near_two(x) - std::log(x * (x + 1.0));
-  if (x < 1.5) return lgamma_near_two(x - 1.0) - std::log(x);
+  if (x < 1.25) return lgamma_near_two(x - 1.0) - std::log(x);
+  if (x < 1.5) return (x - 2.0) * polynomial(kLgammaTaylorWide, x - 2.0);
   if (x < 2.5) return lgamma_near_two(x - 2.0);
   double product = 1.0;
   while (x >= 2.5) {
@@ -98,8 +108,8 @@ double lgamma_reduced(double x) {  // 0 < x < 10
   return lgamma_near_two(x - 2.0) + std::log(product);
 }
 
-// --- digamma and trigamma below 10: shift by 10 (DLMF 5.5.2, 5.15.5); digamma near its root by Taylor
-// series.
+// --- digamma and trigamma below 10: shift by 10 (DLMF 5.5.2, 5.15.5). For digamma below 3, where that would
+// cancel, shift by one to [1, 2] and the Taylor series about its root.
 constexpr int kShift = 10;
 
 struct ReciprocalSums {
@@ -118,33 +128,42 @@ ReciprocalSums reciprocal_sums(double x) {
   return sums;
 }
 
-// The positive root of psi as an unevaluated sum, and psi^(k)(root) / k!, k = 1..26 (mpmath, 50 digits).
+// The positive root of psi as an unevaluated sum, and psi^(k)(root) / k!, k = 1..40 (mpmath, 50 digits).
 constexpr double kRoot = 0x1.762d86356be3fp+0;
 constexpr double kRootLow = 9.5499954299656977152e-17;
-constexpr double kRootRadius = 0.35;
-constexpr std::array<double, 26> kRootTaylor = {
-    0.96767224544762117043,     -0.44276316898359210609,    0.25849976095565101062,
-    -0.1639427054424065275,     0.10782405069126236576,     -0.072199561256454710926,
-    0.048804288164143107225,    -0.033161126474847359292,   0.02259764823221810466,
-    -0.015424765904948959139,   0.010538791616612175388,    -0.007204534386356868241,
-    0.0049267813957298534464,   -0.0033698016554393280828,  0.0023051263267349278369,
-    -0.0015769367714301972593,  0.0010788252019162965807,   -0.00073807093899600512957,
-    0.00050495326583460203518,  -0.00034546802510630769956, 0.00023635601564027052792,
-    -0.00016170622091974803449, 0.00011063372768747410904,  -0.000075691795821950659192,
-    0.00005178575795222080869,  -0.000035430070947659606316};
+constexpr std::array<double, 40> kRootTaylor = {
+    0.96767224544762117043,      -0.44276316898359210609,     0.25849976095565101062,
+    -0.1639427054424065275,      0.10782405069126236576,      -0.072199561256454710926,
+    0.048804288164143107225,     -0.033161126474847359292,    0.02259764823221810466,
+    -0.015424765904948959139,    0.010538791616612175388,     -0.007204534386356868241,
+    0.0049267813957298534464,    -0.0033698016554393280828,   0.0023051263267349278369,
+    -0.0015769367714301972593,   0.0010788252019162965807,    -0.00073807093899600512957,
+    0.00050495326583460203518,   -0.00034546802510630769956,  0.00023635601564027052792,
+    -0.00016170622091974803449,  0.00011063372768747410904,   -0.000075691795821950659192,
+    0.00005178575795222080869,   -0.000035430070947659606316, 0.000024240066118601317653,
+    -0.000016584242271854133375, 0.000011346384584663849807,  -7.7628176684620944253e-6,
+    5.3110609208898633873e-6,    -3.6336507898010456684e-6,   2.4860227331295379489e-6,
+    -1.7008538854332606582e-6,   1.1636675363548842703e-6,    -7.9614254312419704004e-7,
+    5.4469419306694452785e-7,    -3.7266161283438229589e-7,   2.5496265520215542567e-7,
+    -1.7443695117727745218e-7};
 
-bool near_root(double x) {
-  return std::fabs(x - kRoot) < kRootRadius;
-}
-
-double digamma_near_root(double x) {
+double digamma_near_root(double x) {  // 1 <= x <= 2
   const double z = (x - kRoot) - kRootLow;
   return z * polynomial(kRootTaylor, z);
 }
 
+constexpr double kRootSeries = 3.0;  // below, digamma is reduced to its root's series
+
+double digamma_by_root_series(double x) {  // 0 < x < 3
+  if (x < 1.0) return digamma_near_root(x + 1.0) - 1.0 / x;
+  if (x <= 2.0) return digamma_near_root(x);
+  return digamma_near_root(x - 1.0) + 1.0 / (x - 1.0);
+}
+
+// The logarithm and the sum are the large terms: their difference first, for it is nearly exact.
 double digamma_shifted(double x, double reciprocal_sum) {
   const double shifted = x + kShift;
-  return digamma_asymptotic(shifted, std::log(shifted)) - reciprocal_sum;
+  return (std::log(shifted) - reciprocal_sum) - digamma_correction(shifted);
 }
 
 // --- The implicit derivative. Both regimes add up positive terms (but for a mild cancellation where a < 1).
@@ -235,8 +254,8 @@ double lgamma(double x) {
 
 double digamma(double x) {
   if (!(x > 0.0)) return kNan;
-  if (x >= kAsymptotic) return digamma_asymptotic(x, std::log(x));
-  return near_root(x) ? digamma_near_root(x) : digamma_shifted(x, reciprocal_sums(x).first);
+  if (x >= kAsymptotic) return std::log(x) - digamma_correction(x);
+  return x < kRootSeries ? digamma_by_root_series(x) : digamma_shifted(x, reciprocal_sums(x).first);
 }
 
 double trigamma(double x) {
@@ -249,10 +268,10 @@ GammaFamily gamma_family(double x) {
   if (!(x > 0.0)) return {kNan, kNan, kNan};
   if (x >= kAsymptotic) {
     const double log_x = std::log(x);
-    return {lgamma_asymptotic(x, log_x), digamma_asymptotic(x, log_x), trigamma_asymptotic(x)};
+    return {lgamma_asymptotic(x, log_x), log_x - digamma_correction(x), trigamma_asymptotic(x)};
   }
   const ReciprocalSums sums = reciprocal_sums(x);
-  return {lgamma_reduced(x), near_root(x) ? digamma_near_root(x) : digamma_shifted(x, sums.first),
+  return {lgamma_reduced(x), x < kRootSeries ? digamma_by_root_series(x) : digamma_shifted(x, sums.first),
           trigamma_asymptotic(x + kShift) + sums.second};
 }
 

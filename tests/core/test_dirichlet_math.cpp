@@ -112,6 +112,20 @@ TEST_CASE("Dirichlet closed forms at distributions known by hand") {
   CHECK(dirichlet::kl(Vector{2.5}, Vector{0.3}) == doctest::Approx(0.0));
 }
 
+TEST_CASE("the gradient of the KL keeps its digits near b = p") {
+  // b - p = (0, 0, d): dKL/db_i = d (psi1(b_3) [i = 3] - psi1(s)), to the last places however small d is.
+  Vector b = kPaperPrior, gradient(3);
+  for (const double step : {1e-3, 1e-7, 1e-12}) {
+    b[2] = kPaperPrior[2] + step;
+    const double d = b[2] - kPaperPrior[2];
+    dirichlet::kl_gradient(b, kPaperPrior, gradient);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double expected = d * ((i == 2 ? trigamma(b[2]) : 0.0) - trigamma(sum(b)));
+      CHECK(std::fabs(gradient[i] - expected) <= 1e-15 * d * (trigamma(b[2]) + trigamma(sum(b))));
+    }
+  }
+}
+
 TEST_CASE("log_prob integrates to one and takes unnormalised logarithms") {
   // K = 2, alpha = (sigma(t), 1 - sigma(t)), d alpha = alpha_1 alpha_2 dt: the trapezoidal rule converges
   // exponentially.

@@ -9,7 +9,7 @@ namespace dirigo::special {
 // log Gamma(x), 0 < x <= infinity. Relative error below 4 ulp, at the roots x = 1 and x = 2 too.
 double lgamma(double x);
 
-// psi(x) = d log Gamma(x) / dx, 0 < x <= infinity. Relative error below 10 ulp, at the root 1.4616... too.
+// psi(x) = d log Gamma(x) / dx, 0 < x <= infinity. Relative error below 8 ulp, at the root 1.4616... too.
 double digamma(double x);
 
 // psi1(x) = d psi(x) / dx, 0 < x <= infinity (infinite below about 1e-154). Relative error below 3 ulp.
