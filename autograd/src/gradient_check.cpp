@@ -38,8 +38,8 @@ Run run(const Context& context, const OpCase& op_case, const OpFunction& op, std
   return result;
 }
 
-Tensor random_cotangent(const Context& context, const Shape& shape) {
-  PhiloxStream stream(random_key(5, 0, Purpose::test), 0);
+Tensor random_cotangent(const Context& context, const Shape& shape, std::uint64_t seed) {
+  PhiloxStream stream(random_key(seed, 0, Purpose::test), 0);
   Values values(static_cast<std::size_t>(shape.size()));
   for (double& value : values) value = 2 * stream.uniform() - 1;
   return Tensor::from<double>(context, shape, values);
@@ -52,6 +52,7 @@ class Comparison {
 
   void compare(const std::string& what, const Values& actual, const Values& expected, double& worst) {
     if (actual.size() != expected.size()) {
+      worst = HUGE_VAL;
       fail(what + ": " + std::to_string(actual.size()) + " elements instead of " +
            std::to_string(expected.size()));
       return;
@@ -109,14 +110,14 @@ std::string input_name(std::size_t input) {
 
 }  // namespace
 
-GradientCheck check(const Context& context, const OpCase& op_case) {
+GradientCheck check(const Context& context, const OpCase& op_case, std::uint64_t cotangent_seed) {
   GradientCheck result;
   const std::span<const Tensor> inputs = op_case.inputs;
   const Tensor value = run(context, op_case, op_case.op, inputs).value;
   Comparison(result, op_case.value_tolerance)
       .compare("value", value.to_vector(), op_case.reference(inputs), result.worst_value_error);
 
-  const Tensor cotangent = random_cotangent(context, value.shape());
+  const Tensor cotangent = random_cotangent(context, value.shape(), cotangent_seed);
   const Run fused = run(context, op_case, op_case.op, inputs, cotangent);
   std::vector<Tensor> expected;
   if (op_case.reference_vjp) expected = op_case.reference_vjp(inputs, cotangent);
