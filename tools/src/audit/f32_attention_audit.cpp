@@ -246,9 +246,9 @@ std::vector<Claim> attention_claims(const Kind& kind, const std::vector<FloatTab
       claims.push_back({std::string("f32/") + kind.name + ": " + property + ", " + tables[t].isa, how + unit,
                         worst.value(), bound, kind.file, kind.section});
     };
-    add("value in epsilon", "the largest output", errors[t].value, 25);
-    add("gradient in epsilon", "the largest dV", errors[t].gradient, 250);
-    add("normaliser in epsilon", "max(1, normaliser)", errors[t].normaliser, 25);
+    add("value in epsilon", "the largest output", errors[t].value, 8);
+    add("gradient in epsilon", "the largest dV", errors[t].gradient, 25);
+    add("normaliser in epsilon", "max(1, normaliser)", errors[t].normaliser, 8);
   }
   return claims;
 }
@@ -319,7 +319,7 @@ std::vector<AuditTask> f32_attention_tasks(const std::vector<FloatTable>& tables
                            claims.push_back(
                                {"f32/linear_attention: clamped denominator in epsilon, " + table.isa,
                                 "the definition with z . phi(q) below 1e-20, forward and backward",
-                                clamped_denominator_error(table), 25, kind.file, kind.section});
+                                clamped_denominator_error(table), 8, kind.file, kind.section});
                          }
                        }
                        return claims;

@@ -233,8 +233,10 @@ BothWays mix_errors(const FloatKernels& kernels) {
   return worst;
 }
 
-// sum, sum_squares and dot in double: relative to the sum of |terms|, and elements whose bits differ from the
-// portable order of additions (32 interleaved partial sums, then these in order).
+// sum, sum_squares and dot in double, relative to the sum of |terms|. 32 interleaved partial sums and then
+// their sum make at most 210 / 32 + 32 additions of half an ulp in a row.
+constexpr double sum_bound = (rows * most_elements / 32.0 + 32) * 0x1p-53;
+
 double sum_error(const FloatKernels& kernels) {
   Worst worst;
   for_all_rows(0, [&](std::size_t cols, std::size_t offset) {
@@ -312,29 +314,29 @@ std::vector<AuditTask> f32_row_tasks(const std::vector<FloatTable>& tables) {
             [](const FloatKernels& k) { return softmax_errors(k).gradient.value(); }},
            {"boundary values", "wrong results for masks, ties, huge values, +-inf, NaN", 0, softmax_faults}}),
       task("cross_entropy", "cross-entropy", tables,
-           {{"value in epsilon", "relative to max(1, loss)" + sweep, 8,
+           {{"value in epsilon", "relative to max(1, loss)" + sweep, 4,
              [](const FloatKernels& k) { return cross_entropy_errors(k).value.value(); }},
-            {"gradient in epsilon", "absolute" + sweep, 16,
+            {"gradient in epsilon", "absolute" + sweep, 8,
              [](const FloatKernels& k) { return cross_entropy_errors(k).gradient.value(); }},
             {"boundary values", "wrong results for impossible targets, huge values, NaN", 0,
              cross_entropy_faults}}),
       task("layer_norm", "layer-norm", tables,
            {{"value in epsilon", "relative to 1 + |x| rstd, mean 0" + sweep, 8,
              [](const FloatKernels& k) { return layer_norm_errors(k, 0).value.value(); }},
-            {"gradient in epsilon", "relative to (1 + |x| rstd) rstd, mean 0" + sweep, 16,
+            {"gradient in epsilon", "relative to (1 + |x| rstd) rstd, mean 0" + sweep, 8,
              [](const FloatKernels& k) { return layer_norm_errors(k, 0).gradient.value(); }},
             {"value in epsilon at mean 100", "relative to 1 + |x| rstd" + sweep, 8,
              [](const FloatKernels& k) { return layer_norm_errors(k, 100).value.value(); }},
-            {"gradient in epsilon at mean 100", "relative to (1 + |x| rstd) rstd" + sweep, 16,
+            {"gradient in epsilon at mean 100", "relative to (1 + |x| rstd) rstd" + sweep, 8,
              [](const FloatKernels& k) { return layer_norm_errors(k, 100).gradient.value(); }}}),
       task("mix", "1 Experts", tables,
            {{"value in epsilon", "relative to the sum of |terms|" + sweep, 2,
              [](const FloatKernels& k) { return mix_errors(k).value.value(); }},
-            {"gradient in epsilon", "relative to the sum of |terms|" + sweep, 4,
+            {"gradient in epsilon", "relative to the sum of |terms|" + sweep, 2,
              [](const FloatKernels& k) { return mix_errors(k).gradient.value(); }}}),
       task("sums", "", tables,
-           {{"in double", "sum, sum of squares, dot product; relative to the sum of |terms|" + sweep, 4e-16,
-             sum_error},
+           {{"in double", "sum, sum of squares, dot product; relative to the sum of |terms|" + sweep,
+             sum_bound, sum_error},
             {"columns", "elements that differ from additions in ascending order", 0, column_sum_faults}}),
   };
 }

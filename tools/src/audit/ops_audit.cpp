@@ -18,6 +18,7 @@ using Tensors = std::vector<Tensor>;
 
 constexpr std::array<std::uint64_t, 3> cotangent_seeds{5, 6, 7};
 constexpr double linear_bound = 1e-12;     // of identities that hold up to rounding
+constexpr double sink_bound = 1e-15;       // of the sum of a few gradients
 constexpr double broadcast_bound = 1e-13;  // sums of a few terms
 
 bool differentiable(const OpCase& op_case, std::size_t input) {
@@ -133,7 +134,8 @@ double shared_input_error(const Context& context, const OpCase& op_case) {
   return worst.value();
 }
 
-// Two passes add up in the sinks, exactly; a second backward() of one pass is refused.
+// Two passes add up in the sinks (up to rounding where the operation itself uses an input more than once, for
+// then the contributions of both passes are added in turn); a second backward() of one pass is refused.
 double accumulation_error(const Context& context, const OpCase& op_case) {
   const Tensor cotangent = random_like(context, value_of(context, op_case), 5);
   const Pass once = run(context, op_case, op_case.op, op_case.inputs, cotangent);
@@ -261,8 +263,9 @@ bool has_matrix(const OpCase& op_case) {
                      [](const Tensor& x) { return x.rank() >= 2 && x.shape()[0] > 1 && x.shape()[-1] > 1; });
 }
 bool has_zero_size(const OpCase& op_case) {
-  return std::any_of(op_case.inputs.begin(), op_case.inputs.end(),
-                     [](const Tensor& x) { return x.size() == 0; });
+  const bool input = std::any_of(op_case.inputs.begin(), op_case.inputs.end(),
+                                 [](const Tensor& x) { return x.size() == 0; });
+  return input || op_case.reference(op_case.inputs).empty();
 }
 bool stretches(const OpCase& op_case) {
   return op_case.inputs.size() == 2 && op_case.inputs[0].shape() != op_case.inputs[1].shape();
@@ -282,7 +285,7 @@ constexpr std::array<Property, 6> properties{{
     {"used twice", "op(x) + op(x)/2 sends back 3/2 of the gradient", linear_bound, any_case, two_uses_error},
     {"one tensor as two inputs", "its gradient is the sum of both inputs'", linear_bound, has_two_alike,
      shared_input_error},
-    {"accumulation", "two passes add up exactly; a second backward() is refused", 0, any_case,
+    {"accumulation", "two passes add up in a sink; a second backward() is refused", sink_bound, any_case,
      accumulation_error},
     {"strided inputs", "elements whose bits differ from those of row-major inputs, both directions", 0,
      has_matrix, strided_error},
@@ -364,7 +367,7 @@ class OpAudit {
     add("value", "scalar loops in double, " + cases, value.error(), value.bound());
     add("gradient",
         std::string(by_definition ? "the estimator's definition"
-                                  : "fourth-order central difference, h = 1e-3") +
+                                  : "fourth-order central difference, h = 3e-4") +
             ", " + std::to_string(cotangent_seeds.size()) + " random cotangents, " + cases,
         gradient.error(), gradient.bound());
     if (composed.seen()) {
