@@ -80,7 +80,7 @@ class Comparison {
 // d <cotangent, op(x)> / dx in every element of one input, with a fourth-order central difference:
 //   f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h + O(h^4).
 // At h = 3e-4, rounding costs ~5e-13 f, and truncation ~3e-16 f^(5): enough for logarithms of small
-// arguments. 0.05.
+// arguments.
 Values finite_difference(const Context& context, const OpCase& op_case, std::size_t input,
                          const Values& cotangent) {
   std::vector<Tensor> inputs = op_case.inputs;
