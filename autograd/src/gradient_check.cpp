@@ -77,10 +77,9 @@ class Comparison {
   double tolerance_;
 };
 
-// d <cotangent, op(x)> / dx in every element of one input, with a fourth-order central difference:
-//   f'(x) = (8 (f(x+h) - f(x-h)) - (f(x+2h) - f(x-2h))) / 12h + O(h^4).
-// At h = 3e-4, rounding costs ~5e-13 f, and truncation ~3e-16 f^(5): enough for logarithms of small
-// arguments.
+// d <cotangent, op(x)> / dx in every element of one input, with a sixth-order central difference:
+//   f'(x) = (45 (f(x+h) - f(x-h)) - 9 (f(x+2h) - f(x-2h)) + (f(x+3h) - f(x-3h))) / 60h + O(h^6).
+// At h = 1e-3 rounding costs ~2e-13 f, and truncation ~1e-20 f^(7) is about as little for x log x at 0.1.
 Values finite_difference(const Context& context, const OpCase& op_case, std::size_t input,
                          const Values& cotangent) {
   std::vector<Tensor> inputs = op_case.inputs;
@@ -94,13 +93,12 @@ Values finite_difference(const Context& context, const OpCase& op_case, std::siz
     for (std::size_t i = 0; i < y.size(); ++i) dot += cotangent[i] * y[i];
     return dot;
   };
-  constexpr double h = 3e-4;
+  constexpr double h = 1e-3;
   Values derivative;
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double at = x[i];
-    derivative.push_back((8 * (value_at(i, at + h) - value_at(i, at - h)) -
-                          (value_at(i, at + 2 * h) - value_at(i, at - 2 * h))) /
-                         (12 * h));
+    const auto difference = [&](double step) { return value_at(i, at + step) - value_at(i, at - step); };
+    derivative.push_back((45 * difference(h) - 9 * difference(2 * h) + difference(3 * h)) / (60 * h));
   }
   return derivative;
 }

@@ -367,7 +367,7 @@ class OpAudit {
     add("value", "scalar loops in double, " + cases, value.error(), value.bound());
     add("gradient",
         std::string(by_definition ? "the estimator's definition"
-                                  : "fourth-order central difference, h = 3e-4") +
+                                  : "sixth-order central difference, h = 1e-3") +
             ", " + std::to_string(cotangent_seeds.size()) + " random cotangents, " + cases,
         gradient.error(), gradient.bound());
     if (composed.seen()) {
