@@ -124,6 +124,10 @@ TEST_CASE("audit: unusable input is one line") {
   CHECK(directory.refusal_fault("audit --only 'ops/softmax: nothing'", "'ops/softmax: ") == "");
   CHECK(directory.refusal_fault("audit --isa avx1024", "'avx1024'") == "");
   CHECK(directory.refusal_fault("audit --threads -1", "threads") == "");
+  write_file(directory / "damaged.json", "{\"points\": [");
+  CHECK(directory.refusal_fault("audit --table damaged.json", "damaged.json") == "");
+  CHECK(directory.refusal_fault("audit --table missing.json", "missing.json") == "");
+  CHECK(directory.refusal_fault("audit --table damaged.json --only ops/", "got both") == "");
 }
 
 TEST_CASE("audit: names are unique, and begin with that of their task") {

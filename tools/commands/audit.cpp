@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include "audit/audit.hpp"
+#include "audit/math_areas.hpp"
 #include "commands.hpp"
+#include "dirigo/core/errors.hpp"
 #include "progress.hpp"
 
 namespace dirigo::tools {
@@ -10,24 +12,27 @@ namespace {
 
 struct Arguments {
   std::string only;
-  std::optional<std::string> isa;
+  std::optional<std::string> isa, table;
   int threads = 0;
   bool json = false;
 };
 
+std::vector<Claim> claims_of(const Arguments& a, std::optional<Isa> isa, const Context& context) {
+  if (a.table) return audit_table(*a.table);
+  const Selection selection(audit_tasks(isa), a.only);
+  ProgressNote note(stderr, "auditing");
+  return selection.run(context, [&](const std::string&, double fraction) { note.update(fraction); });
+}
+
 int audit_command(const Arguments& a) {
+  if (a.table && !a.only.empty()) throw ValueError("[audit] claims: expected --table or --only, got both");
   std::optional<Isa> isa;
   if (a.isa) isa = parse_isa(*a.isa);
-  const Selection selection(audit_tasks(isa), a.only);
   Context::Options options;
   options.threads = a.threads;
   if (isa) options.isa = *isa;
   const Context context(options);
-  std::vector<Claim> claims;
-  {
-    ProgressNote note(stderr, "auditing");
-    claims = selection.run(context, [&](const std::string&, double fraction) { note.update(fraction); });
-  }
+  const std::vector<Claim> claims = claims_of(a, isa, context);
   fmt::print("{}", a.json ? audit_json(claims, context.isa()) : audit_text(claims));
   return all_ok(claims) ? 0 : 1;
 }
@@ -43,6 +48,9 @@ void add_audit(CLI::App& app, Run& run) {
                       "ops/softmax, f32/, '*, avx2' or 'ops/*: gradient'");
   command->add_option("--isa", a.isa,
                       "one instruction set (default: the kernels of all, the rest with the fastest)");
+  command->add_option(
+      "--table", a.table,
+      "a table of reference values (JSON, as tests/golden/special.json) instead of the claims");
   command->add_option("--threads", a.threads, "0: as many as help")->capture_default_str();
   command->add_flag("--json", a.json, "JSON alone on stdout");
   command->footer(
