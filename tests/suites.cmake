@@ -63,3 +63,8 @@ foreach(isa ${DIRIGO_MACHINE_ISAS})
     endif()
   endforeach()
 endforeach()
+
+# The audit as a reader runs it: every claim, on every instruction set of this machine.
+if(TARGET dirigo)
+  add_test(NAME audit COMMAND dirigo audit)
+endif()

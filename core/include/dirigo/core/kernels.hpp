@@ -5,7 +5,10 @@
 // arrays of the same extent, unless said. `Context::kernels<T>()` returns the table: for float that of the
 // instruction set chosen at start, for double always the portable one, from the same templates.
 //
-// Special values: NaN propagates everywhere; the other boundary rules are documented at each kernel.
+// Special values (dirigo audit --only 'f32/*: boundary*'): NaN propagates everywhere. exp, softplus, elu1 and
+// gelu give their limits 0 and inf at -inf and inf, and their vjps 0 and 1; exp overflows to inf, and what is
+// below the smallest normal number may be 0. Equal largest entries of a softmax row share its weight, -inf
+// has weight 0, and a row with NaN, inf or nothing but -inf is NaN. A target of probability 0 costs inf.
 #pragma once
 
 #include <cstdint>
