@@ -75,6 +75,7 @@ int run(int argc, char** argv) {
   add_report(app, work);
   add_info(app, work);
   add_bench(app, work);
+  add_trace(app, work);
 
   try {
     check_command(app, argc, argv);
