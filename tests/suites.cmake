@@ -26,6 +26,7 @@ dirigo_repository_test(isa_symbols ${DIRIGO_CHECKS}/check_isa_symbols.sh ${CMAKE
 
 if(TARGET dirigo)
   dirigo_repository_test(readme ${DIRIGO_CHECKS}/check_readme.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
+  dirigo_repository_test(op_peers ${DIRIGO_CHECKS}/check_op_peers.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
 endif()
 dirigo_repository_test(readme_example ${DIRIGO_CHECKS}/check_readme_example.sh ${PROJECT_SOURCE_DIR})
 dirigo_repository_test(get_data ${CMAKE_CURRENT_SOURCE_DIR}/data/get_data_test.sh)
@@ -62,3 +63,5 @@ foreach(isa ${DIRIGO_MACHINE_ISAS})
     endif()
   endforeach()
 endforeach()
+
+include(exercises/exercises.cmake)

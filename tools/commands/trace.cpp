@@ -23,8 +23,10 @@ struct Arguments {
 // What an operation says of inputs from a file names the file first.
 Trace trace_file(const Context& context, const std::string& op, const std::string& path) {
   const OpCall call = read_call(context, find_op(op), path);
-  const auto with_file = [&](const std::string& message) {
-    return fmt::format("[{}] {}", path, message.substr(message.rfind('[', 0) == 0 ? 1 : 0));
+  const auto with_file = [&](std::string message) {  // "[op] what: ..." -> "[file] op what: ..."
+    const std::size_t close = message.find(']');
+    if (message.rfind('[', 0) == 0 && close != std::string::npos) message.erase(close, 1).erase(0, 1);
+    return fmt::format("[{}] {}", path, message);
   };
   try {
     return trace_op(context, call);

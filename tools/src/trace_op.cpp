@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +10,7 @@
 #include "dirigo/core/dirichlet_math.hpp"
 #include "dirigo/core/special.hpp"
 #include "dirigo/core/suggest.hpp"
+#include "dirigo/data/corpus.hpp"
 
 namespace dirigo::tools {
 
@@ -343,18 +342,16 @@ std::vector<std::string> signature_of(const OpEntry& entry, const OpCase& first)
   return names;
 }
 
-void bind(OpCall& call, const OpForm& form, const Field& at, const Json& options) {
+void set_options(OpCall& call, const OpForm& form, const Field& at, const Json& options) {
   call.settings.clear();
   for (const auto& [name, value] : options.items()) call.settings.emplace_back(name, value.dump());
   if (form.bind != nullptr) call.function = form.bind(Options(at, options));
 }
 
 Json read_json(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file) throw IoError(fmt::format("[{}] file: expected a readable file, got none", path));
+  const MappedFile file(path);
   try {
-    return Json::parse(text);
+    return Json::parse(file.bytes().begin(), file.bytes().end());
   } catch (const Json::exception& error) {
     throw ValueError(fmt::format("[{}] file: expected JSON, got {}", path, error.what()));
   }
@@ -442,7 +439,7 @@ OpCall first_case(const Context& context, const OpEntry& entry) {
   call.differentiable = first.differentiable;
   call.function = first.op;
   if (const OpForm* form = form_of(entry.name))
-    bind(call, *form, {"", "options"}, Json::parse(form->options));
+    set_options(call, *form, {"", "options"}, Json::parse(form->options));
   return call;
 }
 
@@ -470,7 +467,7 @@ OpCall read_call(const Context& context, const OpEntry& entry, const std::string
     for (const auto& item : options.items()) known.push_back(item.key());
     require_keys(top / "options", file["options"], known);
     for (const auto& [key, value] : file["options"].items()) options[key] = value;
-    if (form != nullptr) bind(call, *form, top / "options", options);
+    if (form != nullptr) set_options(call, *form, top / "options", options);
   }
   call.cotangent = undefined_or(context, top, file, "cotangent");
   return call;
