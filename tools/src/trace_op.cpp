@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -10,7 +13,6 @@
 #include "dirigo/core/dirichlet_math.hpp"
 #include "dirigo/core/special.hpp"
 #include "dirigo/core/suggest.hpp"
-#include "dirigo/data/corpus.hpp"
 
 namespace dirigo::tools {
 
@@ -349,9 +351,13 @@ void set_options(OpCall& call, const OpForm& form, const Field& at, const Json& 
 }
 
 Json read_json(const std::string& path) {
-  const MappedFile file(path);
+  std::ifstream file(path, std::ios::binary);
+  if (!file || std::filesystem::is_directory(path))
+    throw IoError(
+        fmt::format("[{}] file: expected a readable file, got {}", path, file ? "a directory" : "none"));
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
   try {
-    return Json::parse(file.bytes().begin(), file.bytes().end());
+    return Json::parse(text);
   } catch (const Json::exception& error) {
     throw ValueError(fmt::format("[{}] file: expected JSON, got {}", path, error.what()));
   }
