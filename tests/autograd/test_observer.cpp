@@ -37,7 +37,8 @@ TEST_CASE("tape: an observer sees every node as it is recorded, and its complete
   const Variable w = tape.leaf(Tensor::full(context, {1}, 5, DType::f64), &sink);
   const Variable unused = tape.leaf(Tensor::full(context, {1}, 1, DType::f64));
   const Variable c = tape.constant(Tensor::full(context, {1}, 7, DType::f64));
-  const Variable y = ops::add(ops::multiply(x, x), ops::multiply(w, c));  // x^2 + 7 w
+  const Variable squared = ops::multiply(x, x);
+  const Variable y = ops::add(squared, ops::multiply(w, c));  // x^2 + 7 w
   CHECK(log.text == "leaf()=(1) leaf()=(1) leaf()=(1) multiply(0,0)=(1) multiply(1,-1)=(1) add(3,4)=(1) ");
   log.text.clear();
   tape.backward(y);
