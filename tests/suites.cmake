@@ -26,6 +26,7 @@ dirigo_repository_test(isa_symbols ${DIRIGO_CHECKS}/check_isa_symbols.sh ${CMAKE
 
 if(TARGET dirigo)
   dirigo_repository_test(readme ${DIRIGO_CHECKS}/check_readme.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
+  dirigo_repository_test(op_peers ${DIRIGO_CHECKS}/check_op_peers.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
 endif()
 dirigo_repository_test(readme_example ${DIRIGO_CHECKS}/check_readme_example.sh ${PROJECT_SOURCE_DIR})
 dirigo_repository_test(links ${DIRIGO_CHECKS}/check_links.sh ${PROJECT_SOURCE_DIR})
@@ -68,3 +69,5 @@ endforeach()
 if(TARGET dirigo)
   add_test(NAME audit COMMAND dirigo audit)
 endif()
+
+include(exercises/exercises.cmake)

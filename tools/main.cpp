@@ -76,6 +76,7 @@ int run(int argc, char** argv) {
   add_info(app, work);
   add_bench(app, work);
   add_audit(app, work);
+  add_trace(app, work);
 
   try {
     check_command(app, argc, argv);

@@ -74,6 +74,7 @@ Variable Tape::leaf(Tensor value, Tensor* sink) {
   node.sink = sink;
   variable.index_ = std::int32_t(nodes_.size());
   nodes_.push_back(std::move(node));
+  if (observer_ != nullptr) observer_->recorded("leaf", {}, {}, variable.value_);
   return variable;
 }
 
@@ -98,6 +99,7 @@ Variable Tape::record(std::string_view name, std::span<const Variable> inputs, T
   node.dtype = variable.dtype();
   variable.index_ = std::int32_t(nodes_.size());
   nodes_.push_back(std::move(node));
+  if (observer_ != nullptr) observer_->recorded(name, inputs, nodes_.back().inputs, variable.value_);
   return variable;
 }
 
@@ -114,6 +116,10 @@ void Tape::backward(const Variable& output, const Tensor& seed) {
   // on.
   for (std::size_t i = nodes_.size(); i-- > 0;) {
     Node& node = nodes_[i];
+    if (observer_ != nullptr) {
+      const Tensor& gradient = node.sink != nullptr ? *node.sink : node.gradient;
+      if (gradient.defined()) observer_->passed(std::int32_t(i), gradient);
+    }
     if (node.inputs.empty()) continue;  // a leaf keeps its gradient
     const Vjp vjp = std::exchange(node.vjp, nullptr);
     Tensor gradient = std::exchange(node.gradient, Tensor());

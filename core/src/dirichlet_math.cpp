@@ -49,9 +49,11 @@ double kl(Values b, Values p) {
 double kl(Values b, Values p, double log_beta_p) {
   require_entries("kl", b);
   require_size("kl", "p", p.size(), b.size());
+  // exercise dirichlet_kl: const double total = log_beta_p;
   const double psi_s = digamma(sum(b));
   double total = log_beta_p - log_beta(b);
   for (std::size_t i = 0; i < b.size(); ++i) total += (b[i] - p[i]) * (digamma(b[i]) - psi_s);
+  // end of exercise
   return total;
 }
 
@@ -59,11 +61,13 @@ void kl_gradient(Values b, Values p, std::span<double> out) {
   require_entries("kl_gradient", b);
   require_size("kl_gradient", "p", p.size(), b.size());
   require_size("kl_gradient", "out", out.size(), b.size());
+  // exercise dirichlet_kl: std::fill(out.begin(), out.end(), 0.0);
   // s - s_p as a sum of differences: near b = p, where training may rest, each is exact and the sums are not.
   double difference = 0.0;
   for (std::size_t i = 0; i < b.size(); ++i) difference += b[i] - p[i];
   const double common = difference * trigamma(sum(b));
   for (std::size_t i = 0; i < b.size(); ++i) out[i] = (b[i] - p[i]) * trigamma(b[i]) - common;
+  // end of exercise
 }
 
 double entropy(Values b) {
@@ -131,10 +135,12 @@ void sample_vjp(Values b, Values y, Values alpha, Values g, std::span<double> db
   require_size("sample_vjp", "alpha", alpha.size(), b.size());
   require_size("sample_vjp", "g", g.size(), b.size());
   require_size("sample_vjp", "db", db.size(), b.size());
+  // exercise implicit_gradient: std::copy(g.begin(), g.end(), db.begin());
   const double mean_g = std::inner_product(alpha.begin(), alpha.end(), g.begin(), 0.0);
   for (std::size_t i = 0; i < b.size(); ++i) {
     db[i] = alpha[i] * special::log_gamma_draw_derivative(b[i], y[i]) * (g[i] - mean_g);
   }
+  // end of exercise
 }
 
 double log_prob(Values b, Values y) {

@@ -19,5 +19,6 @@ void add_report(CLI::App& app, Run& run);
 void add_info(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 void add_audit(CLI::App& app, Run& run);
+void add_trace(CLI::App& app, Run& run);
 
 }  // namespace dirigo::tools

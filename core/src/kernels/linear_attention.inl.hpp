@@ -90,8 +90,10 @@ class LinearForward {
       }
     }
     if (query_end < head_.queries) {  // S += phi(K)^T V, z += sum phi(k): only a later query needs them
+      // exercise linear_state:
       add_product<Arch>(d_, padded_, keys, k_features_, std::int64_t(1), padded_, v_rows_, state_);
       for (std::int64_t j = 0; j < keys; ++j) add_row<Arch>(padded_, T(1), k_features_ + j * padded_, total_);
+      // end of exercise
       work_.useful += 2 * d_ * (d_ + 1) * keys;
     }
   }

@@ -169,7 +169,9 @@ class SoftmaxForward {
   static constexpr std::int64_t score_stride = key_block + row_gap;
 
   std::int64_t position(std::int64_t query) const { return head_.positions ? head_.positions[query] : query; }
+  // exercise sliding_window: auto first_key(std::int64_t) const { return std::int64_t(0); }
   std::int64_t first_key(std::int64_t query) const { return larger(0, position(query) - head_.window + 1); }
+  // end of exercise
 
   // Consecutive queries form a tile while they are so close that it hardly computes more than they see.
   std::int64_t tile_rows(std::int64_t first) const {
@@ -320,7 +322,9 @@ class SoftmaxBackward {
     const std::int64_t columns = round_up(block_end - block, key_panel);
     for (std::int64_t first = q; first < q_end; first += tile_rows) {
       const std::int64_t rows = smaller(tile_rows, q_end - first);
+      // exercise sliding_window: const std::int64_t lo = block;
       const std::int64_t lo = larger(block, first - head_.window + 1);
+      // end of exercise
       const std::int64_t hi = smaller(block_end, first + rows);
       const std::int64_t begin = round_down(lo, key_panel), end = round_up(hi, key_panel);
       T* const p = p_ + (first - q) * score_stride;
@@ -333,7 +337,9 @@ class SoftmaxBackward {
       }
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t i = first + r;
+        // exercise sliding_window: const std::int64_t row_lo = block;
         const std::int64_t row_lo = larger(block, i - head_.window + 1);
+        // end of exercise
         const std::int64_t row_hi = smaller(block_end, i + 1);
         score_row(row_lo - block, row_hi - block, columns, log_sum_[i], delta_[i], p + r * score_stride,
                   ds + r * score_stride);

@@ -65,6 +65,18 @@ class Backward {
 
 using Vjp = std::function<void(Backward&)>;
 
+// Sees what a tape records and what backward() passes, for tools that show a computation. Nodes are numbered
+// from 0 in the order of recording. Tensors are handles: clone what has to outlive the call.
+class TapeObserver {
+ public:
+  virtual ~TapeObserver() = default;
+  // `inputs` are the node's variables, empty for a leaf; input_nodes[i] is -1 for a constant or absent input.
+  virtual void recorded(std::string_view name, std::span<const Variable> inputs,
+                        std::span<const std::int32_t> input_nodes, const Tensor& value) = 0;
+  // The complete gradient of a node that backward() reached; of a leaf with a sink, what the sink holds.
+  virtual void passed(std::int32_t node, const Tensor& gradient) = 0;
+};
+
 class Tape {
  public:
   enum class Mode { training, inference };  // inference records nothing: every variable is a constant
@@ -101,6 +113,9 @@ class Tape {
 
   std::size_t node_count() const noexcept { return nodes_.size(); }
 
+  // Tells `observer` (null: nobody) of every node from now on. It must outlive the tape's use.
+  void observe(TapeObserver* observer) noexcept { observer_ = observer; }
+
  private:
   friend class Backward;
   struct Node {
@@ -121,6 +136,7 @@ class Tape {
   std::vector<Node> nodes_;
   std::uint32_t generation_ = 1;
   bool spent_ = false;
+  TapeObserver* observer_ = nullptr;
 };
 
 }  // namespace dirigo
