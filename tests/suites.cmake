@@ -27,6 +27,16 @@ dirigo_repository_test(isa_symbols ${DIRIGO_CHECKS}/check_isa_symbols.sh ${CMAKE
 if(TARGET dirigo)
   dirigo_repository_test(readme ${DIRIGO_CHECKS}/check_readme.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)
 endif()
+find_program(DIRIGO_PYTHON python3)
+if(DIRIGO_PYTHON)
+  # Every mutant still finds what it changes (docs/mutation.md).
+  dirigo_repository_test(mutants_fit ${DIRIGO_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/mutants/mutants.py
+                         ${CMAKE_CURRENT_BINARY_DIR}/mutated)
+endif()
+if(DIRIGO_MUTANTS)
+  add_test(NAME mutation.sample COMMAND ${PROJECT_SOURCE_DIR}/tools/mutation-check --no-build --sample 180)
+  set_tests_properties(mutation.sample PROPERTIES TIMEOUT 600)
+endif()
 dirigo_repository_test(readme_example ${DIRIGO_CHECKS}/check_readme_example.sh ${PROJECT_SOURCE_DIR})
 dirigo_repository_test(get_data ${CMAKE_CURRENT_SOURCE_DIR}/data/get_data_test.sh)
 set_tests_properties(repository.get_data PROPERTIES SKIP_RETURN_CODE 77)
