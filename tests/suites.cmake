@@ -29,9 +29,8 @@ if(TARGET dirigo)
 endif()
 find_program(DIRIGO_PYTHON python3)
 if(DIRIGO_PYTHON)
-  # Every mutant still finds what it changes (docs/mutation.md).
-  dirigo_repository_test(mutants_fit ${DIRIGO_PYTHON} -B ${CMAKE_CURRENT_SOURCE_DIR}/mutants/mutants.py
-                         ${CMAKE_CURRENT_BINARY_DIR}/mutated)
+  dirigo_repository_test(mutants ${DIRIGO_CHECKS}/check_mutants.sh ${PROJECT_SOURCE_DIR} ${DIRIGO_PYTHON}
+                         ${CMAKE_CXX_COMPILER})
 endif()
 if(DIRIGO_MUTANTS)
   add_test(NAME mutation.sample COMMAND ${PROJECT_SOURCE_DIR}/tools/mutation-check --no-build --sample 180)
