@@ -129,8 +129,8 @@ TEST_CASE("recall: rates, and a table that the text follows") {
   CHECK(next.count("^^") == 1);
   // ... and depends on both bytes: of 32 successors behind the same last byte, two agree once in 32
   const auto successor = [&](const std::string& context) {
-    const auto usual = [](const auto& a, const auto& b) { return a.second < b.second; };
-    return std::max_element(next[context].begin(), next[context].end(), usual)->first;
+    const auto rarer = [](const auto& a, const auto& b) { return a.second < b.second; };
+    return std::max_element(next[context].begin(), next[context].end(), rarer)->first;
   };
   int different = 0;
   for (char first = 'a'; first < 'j'; ++first) {
@@ -278,6 +278,11 @@ TEST_CASE("fables: the entropy floor") {
     for (std::size_t t = 2; t < text.size(); ++t) total += text[t - 2] == '.' ? std::log(3.0) : 0.0;
   }
   CHECK(std::abs(language->entropy_floor(128) - total / (kStories * 128.0)) < 0.001);
+
+  // The first byte is given: the one after it follows, a(nt) or b(ear).
+  options.names = 2;
+  CHECK(make_fables(options)->entropy_floor(1) == 0);
+  options.names = 1;
 
   // More animals are harder to foresee; a filler sentence says less per byte than a list of homes.
   CHECK(make_fables({})->entropy_floor(128) > language->entropy_floor(128));

@@ -204,7 +204,8 @@ TEST_CASE("a tie of the router goes to the cheapest expert") {
     for (double& v : named.parameter->value.span<double>()) v = 0;  // every expert equally likely
   }
   Tape tape(context, Tape::Mode::inference);
-  for (const std::int32_t k : forward_of(tape, model, {}).layers[0].chosen) CHECK(k == 0);
+  const Forward forward = forward_of(tape, model, {});
+  for (const std::int32_t k : forward.layers[0].chosen) CHECK(k == 0);
 }
 
 TEST_CASE("a layer's router, feature by feature") {
