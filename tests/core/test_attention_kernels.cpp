@@ -600,6 +600,31 @@ TEST_CASE("softmax attention: NaN in a key reaches exactly the queries that see 
   });
 }
 
+TEST_CASE("softmax attention: the weights of two keys are exact to 2.5e-7") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    double worst = 0;
+    for (int step = -200; step <= 200; ++step) {
+      Inputs<T> in(2, 1, 15);
+      in.q.at(1, 0) = 1;
+      in.k.at(0, 0) = T(step / 100.0);
+      in.k.at(1, 0) = 0;
+      in.v.at(0, 0) = 1;
+      in.v.at(1, 0) = 0;
+      const double exact = 1 / (1 + std::exp(-double(in.k.at(0, 0))));
+      worst = std::max(worst, std::abs(double(Attention<T>{table, full}.forward(in).out.at(1, 0)) - exact));
+    }
+    CHECK(worst < 2.5e-7);
+  });
+}
+
+TEST_CASE("linear attention: features of very negative keys are 0") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    Inputs<T> in(10, 3, 16);
+    for (std::int64_t i = 1; i < in.length; i += 2) in.k.at(i, 1) = T(-200 * i);
+    check_against_reference(Attention<T>{table, 0, 4}, in);
+  });
+}
+
 TEST_CASE("linear attention: the clamped denominator carries no gradient") {
   for_each_table([]<class T>(const KernelTable<T>& table) {
     // phi(q) phi(k) = exp(-60): far below 1e-20 even when summed.

@@ -255,6 +255,11 @@ TEST_CASE("a synthetic source: streams, specification, vocabulary") {
   CHECK(source->training_batch(9, 4, 64).needs == again->training_batch(9, 4, 64).needs);
   CHECK(source->training_batch(9, 4, 64).inputs != source->training_batch(10, 4, 64).inputs);
 
+  const Batch batch = source->training_batch(3, 4, 20);
+  for (std::size_t i = 0; i + 1 < 80; ++i) {
+    if (i % 20 != 19) CHECK(batch.targets[i] == batch.inputs[i + 1]);
+  }
+
   // the held-out stream is another one, and the same for every training seed
   const auto evaluation = source->evaluation(64);
   CHECK(evaluation.windows() == 256);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -126,6 +127,17 @@ TEST_CASE("recall: rates, and a table that the text follows") {
   CHECK(std::abs(static_cast<double>(usual) / static_cast<double>(total) - p) <
         5 * std::sqrt(p * (1 - p) / static_cast<double>(total)));
   CHECK(next.count("^^") == 1);
+  // ... and depends on both bytes: of 32 successors behind the same last byte, two agree once in 32
+  const auto successor = [&](const std::string& context) {
+    const auto rarer = [](const auto& a, const auto& b) { return a.second < b.second; };
+    return std::max_element(next[context].begin(), next[context].end(), rarer)->first;
+  };
+  int different = 0;
+  for (char first = 'a'; first < 'j'; ++first) {
+    const std::string one{first, 'z'}, other{static_cast<char>(first + 1), 'z'};
+    if (!next[one].empty() && !next[other].empty()) different += successor(one) != successor(other) ? 1 : 0;
+  }
+  CHECK(different > 4);
 }
 
 TEST_CASE("recall: the seed fixes the table, active_keys the number of keys per sequence") {
@@ -231,6 +243,25 @@ TEST_CASE("fables: the number of houses and of names, and no filler") {
   for (const char c : {'C', '3'}) CHECK(seen.count(c) == 0);
 }
 
+TEST_CASE("fables: the share of filler sentences") {
+  FablesOptions options;
+  options.filler = 0.6;
+  const auto language = make_fables(options);
+  int fillers = 0, sentences = 0;
+  for (std::uint32_t i = 0; i < 100; ++i) {
+    const std::string text = text_of(sequence(*language, i, 600));
+    std::size_t t = text.find(". ", text.rfind(" lives at "));
+    for (; t != std::string::npos && t + 6 <= text.size(); t = text.find(". ", t + 2)) {
+      ++sentences;
+      for (const char* opening : {"it r", "a bi", "the ", "all "}) {
+        fillers += text.compare(t + 2, 4, opening) == 0 ? 1 : 0;
+      }
+    }
+  }
+  REQUIRE(sentences > 1000);
+  CHECK(std::abs(fillers / double(sentences) - 0.6) < 5 * std::sqrt(0.24 / sentences));
+}
+
 TEST_CASE("fables: the entropy floor") {
   // One animal, two houses, no filler: ln 2 for its house and ln 3 for the first letter of each later
   // sentence (a question, a walk or mail) are all there is to know.
@@ -247,6 +278,11 @@ TEST_CASE("fables: the entropy floor") {
     for (std::size_t t = 2; t < text.size(); ++t) total += text[t - 2] == '.' ? std::log(3.0) : 0.0;
   }
   CHECK(std::abs(language->entropy_floor(128) - total / (kStories * 128.0)) < 0.001);
+
+  // The first byte is given: the one after it follows, a(nt) or b(ear).
+  options.names = 2;
+  CHECK(make_fables(options)->entropy_floor(1) == 0);
+  options.names = 1;
 
   // More animals are harder to foresee; a filler sentence says less per byte than a list of homes.
   CHECK(make_fables({})->entropy_floor(128) > language->entropy_floor(128));

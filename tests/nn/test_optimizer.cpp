@@ -103,6 +103,21 @@ TEST_CASE("Adam: the first step moves every weight by lr against the sign of its
   CHECK(x.value.at({2}) == 1);
 }
 
+TEST_CASE("Adam: f32 and f64 parameters side by side") {
+  const Context context;
+  Parameter single{Tensor::full(context, {2}, 1, DType::f32), {}},
+      exact{Tensor::full(context, {2}, 1, DType::f64), {}};
+  Adam adam(context, {{"exact", &exact}, {"single", &single}});
+  for (Parameter* parameter : {&single, &exact}) {
+    parameter->gradient = Tensor::full(context, {2}, 2, parameter->value.dtype());
+  }
+  adam.step(0.1);
+  for (const std::int64_t i : {0, 1}) {
+    CHECK(single.value.at({i}) == doctest::Approx(0.9));
+    CHECK(exact.value.at({i}) == doctest::Approx(0.9));
+  }
+}
+
 TEST_CASE("Adam leaves a parameter without gradient alone, its moments too") {
   const Context context;
   Model model(context);

@@ -23,6 +23,9 @@ function(dirigo_library name)
   cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/src/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/isa_[a-z0-9]+\\.cpp$")  # built by isa_kernels.cmake
+  if(DIRIGO_MUTANTS)
+    dirigo_use_mutated(sources)
+  endif()
   add_library(dirigo_${name} STATIC ${sources})
   add_library(dirigo::${name} ALIAS dirigo_${name})
   target_include_directories(dirigo_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/${name}/include>

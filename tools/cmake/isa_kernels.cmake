@@ -5,7 +5,11 @@
 get_target_property(DIRIGO_XSIMD_INCLUDE xsimd INTERFACE_INCLUDE_DIRECTORIES)
 
 function(dirigo_isa name)
-  add_library(dirigo_isa_${name} OBJECT core/src/kernels/isa_${name}.cpp)
+  set(source core/src/kernels/isa_${name}.cpp)
+  if(DIRIGO_MUTANTS AND name STREQUAL "portable")  # one instruction set is enough: the templates are the same
+    dirigo_use_mutated(source)
+  endif()
+  add_library(dirigo_isa_${name} OBJECT ${source})
   target_include_directories(dirigo_isa_${name} PRIVATE core/include core/src)
   target_include_directories(dirigo_isa_${name} SYSTEM PRIVATE ${DIRIGO_XSIMD_INCLUDE})
   # At least -O2 in every configuration: xsimd's intrinsics need inlining, and -O0 kernels are useless.
