@@ -1,5 +1,5 @@
-// Which mutant runs: compiled only with DIRIGO_MUTANTS=ON, and only into copies of the sources that the mutants
-// change (docs/mutation.md).
+// Which mutant runs: compiled only with DIRIGO_MUTANTS=ON, and only into copies of the sources that the
+// mutants change (docs/mutation.md).
 #pragma once
 
 namespace dirigo {
