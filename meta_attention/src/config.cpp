@@ -285,7 +285,7 @@ Config paper(double w_kl) {
 }
 
 // Departs from a plain transformer's start in three ways, because with N(0, 0.02) throughout and 1e-3 it
-// stays for 700 steps where only the last byte counts (docs/results.md): wider weights, embeddings that
+// stays for 700 steps where only the last byte counts (docs/training.md): wider weights, embeddings that
 // remain visible in the residual stream, and a controller that waits until every expert has learnt something.
 Config tiny() {
   Config c = common();

@@ -15,7 +15,8 @@ class Log : public TapeObserver {
                 std::span<const std::int32_t> input_nodes, const Tensor& value) override {
     text += std::string(name) + "(";
     for (std::size_t i = 0; i < inputs.size(); ++i) {
-      text += (i > 0 ? "," : "") + (inputs[i].defined() ? std::to_string(input_nodes[i]) : "absent");
+      if (i > 0) text += ",";
+      text += inputs[i].defined() ? std::to_string(input_nodes[i]) : "absent";
     }
     text += ")=" + value.shape().to_string() + " ";
   }

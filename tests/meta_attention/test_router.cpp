@@ -25,6 +25,7 @@ Config one_layer(RouterKind kind = RouterKind::bayes, ExpertKind expert = Expert
   c.model.heads = 2;
   c.model.layers = 1;
   c.model.max_len = 12;
+  c.model.init_std = c.model.embedding_std = nn::initial_deviation;  // stir() moves them
   c.router.hidden = 4;
   c.router.kind = kind;
   c.router.expert = expert;
@@ -242,7 +243,7 @@ TEST_CASE("the logits of a model with softmax attention, full and local, in plai
     const Reference reference(model);
     std::string attention = "blocks.0.attn";
     if (reference.weights.count(attention + ".q.weight") == 0)
-      attention += "." + std::string(expert_name(expert));
+      attention.append(".").append(expert_name(expert));
     const auto tokens = text(0);
     const std::int64_t window = expert == ExpertKind::local ? 3 : length;
     for (std::int64_t b = 0; b < batch; ++b) {

@@ -16,6 +16,7 @@ inline meta::Config small_model_config(meta::Projections projections, meta::Rout
   config.model.heads = 2;
   config.model.layers = 2;
   config.model.max_len = 40;
+  config.model.init_std = config.model.embedding_std = nn::initial_deviation;  // stir() moves them
   config.router.hidden = 4;
   config.router.kind = kind;
   config.attention.projections = projections;
