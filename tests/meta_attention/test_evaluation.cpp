@@ -244,7 +244,9 @@ TEST_CASE("evaluation: NLL and experts by need; recall is near and far together"
   const std::vector<std::pair<std::string, std::vector<int>>> groups{
       {"text", {0}}, {"first", {1}}, {"recall_near", {2}}, {"recall_far", {3}}, {"recall", {2, 3}}};
   CHECK(evaluation.by_need.size() == groups.size());
-  for (const auto& [name, tags] : groups) {
+  for (const auto& group : groups) {
+    const std::string& name = group.first;  // clang 14 cannot capture a structured binding
+    const std::vector<int>& tags = group.second;
     CAPTURE(name);
     std::int64_t count = 0;
     double nll = 0;
