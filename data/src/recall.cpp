@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t kText = 32;             // text symbols
 constexpr std::size_t kContexts = kText + 1;  // and the index that stands before the beginning
-constexpr double kFollow = 0.9;  // how often the text follows the table
+constexpr double kFollow = 0.9;               // how often the text follows the table
 
 double plogp(double p) {
   return p > 0 ? -p * std::log(p) : 0.0;
