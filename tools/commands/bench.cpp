@@ -22,6 +22,7 @@ struct BenchArguments {
   std::optional<std::string> isa;
   int threads = 0, rounds = 15, steps = 20;
   bool long_sequences = false, processor_time = false, json = false;
+  std::vector<std::int64_t> lengths{256, 1024, 4096};
   std::map<const CLI::Option*, std::vector<std::string>> only_for;  // options that just some benches take
 };
 
@@ -43,6 +44,7 @@ void check(const BenchArguments& a) {
   check_at_least_one("--rounds", a.rounds);
   check_at_least_one("--steps", a.steps);
   check_at_least_one("--vocabulary", a.step.vocabulary);
+  for (const std::int64_t length : a.lengths) check_at_least_one("--lengths", length);
 }
 
 BenchReport timed(const BenchArguments& a) {
@@ -58,7 +60,7 @@ BenchReport timed(const BenchArguments& a) {
   if (a.name == "gemm") return bench_gemm(context, sampling);
   if (a.name == "kernels") return bench_kernels(context, sampling);
   if (a.name == "step") return bench_step(context, a.step, sampling);
-  std::vector<std::int64_t> lengths{256, 1024, 4096};
+  std::vector<std::int64_t> lengths = a.lengths;
   if (a.long_sequences) lengths.push_back(16384);
   return bench_attention(context, lengths, sampling);
 }
@@ -96,6 +98,8 @@ void add_bench(CLI::App& app, Run& run) {
        {"gemm", "attention", "step"});
   only(command->add_option("--rounds", a.rounds, "samples of each row")->capture_default_str(),
        {"gemm", "kernels", "attention"});
+  only(command->add_option("--lengths", a.lengths, "values of T")->expected(1, -1)->capture_default_str(),
+       {"attention"});
   only(command->add_flag("--long", a.long_sequences, "T = 16384 too"), {"attention"});
   const std::vector<std::string> step{"step"};
   only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), step);

@@ -57,6 +57,7 @@ StepReport::Routing routing_of(const meta::LayerRouting& layer) {
 nn::Adam make_optimiser(const Context& context, meta::LanguageModel& model) {
   const meta::TrainConfig& train = model.config().train;
   nn::AdamOptions options;
+  options.beta2 = train.beta2;
   if (train.optimiser == meta::Optimiser::adamw) options.weight_decay = train.weight_decay;
   return nn::Adam(context, model.parameters(), options);
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "bench/bench.hpp"
 #include "bench/bench_rows.hpp"
@@ -45,21 +46,17 @@ double flops_so_far(const Context& context) {
   return static_cast<double>(flops.products + flops.attention);
 }
 
-void write_file(const std::string& path, const std::string& text) {
-  AtomicFile file(path);
-  file.write(text.data(), text.size());
-  file.commit();
-}
-
 }  // namespace
 
 BenchReport bench_step(const Context& context, const StepBench& options, const Sampling& sampling) {
   const meta::Config config = configuration(options);
+  std::optional<AtomicFile> trace;  // opened first: a path that cannot be written is known before the work
+  if (!options.trace.empty()) trace.emplace(options.trace);
   meta::LanguageModel model(context, config, options.vocabulary, 1);
   nn::Adam adam = make_optimiser(context, model);
   TrainingStep step(context, model, adam);
   const Batch batch = random_batch(config.train, options.vocabulary);
-  const bool observed = options.profile || !options.trace.empty();
+  const bool observed = options.profile || trace;
   StepProfiler profiler(context, sampling.source);
   if (observed) step.observe(&profiler);
 
@@ -102,8 +99,10 @@ BenchReport bench_step(const Context& context, const StepBench& options, const S
       row["profile"] = step_profile(steps);
       report.text += "\n" + step_profile_text(row["profile"]);
     }
-    if (!options.trace.empty()) {
-      write_file(options.trace, chrome_trace(steps, "dirigo bench step --preset " + options.preset));
+    if (trace) {
+      const std::string text = chrome_trace(steps, "dirigo bench step --preset " + options.preset);
+      trace->write(text.data(), text.size());
+      trace->commit();
     }
   }
   report.results.push_back(row);
