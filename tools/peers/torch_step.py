@@ -102,7 +102,7 @@ def main():
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if not args.plain and any(name not in os.environ for name in ALLOCATOR):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {k: os.environ.get(k, v) for k, v in ALLOCATOR.items()})
+        os.execve(sys.executable, [sys.executable, *sys.argv], ALLOCATOR | os.environ)
     import torch
     torch.set_num_threads(args.threads)
     start = time.perf_counter()
