@@ -23,6 +23,24 @@ endforeach()
 dirigo_repository_test(isa_symbols ${DIRIGO_CHECKS}/check_isa_symbols.sh ${CMAKE_NM} ${isa_groups}
                        --rest $<TARGET_OBJECTS:dirigo_core> $<TARGET_FILE:dirigo_autograd> $<TARGET_FILE:dirigo_nn>
                        $<TARGET_FILE:dirigo_data> $<TARGET_FILE:dirigo_meta_attention>)
+# The tools' objects: Eigen's product, which `dirigo bench gemm` times beside ours, is compiled twice.
+set(eigen_groups)
+foreach(name portable avx2)
+  if(TARGET dirigo_eigen_${name})
+    list(APPEND eigen_groups --isa ${name} $<TARGET_OBJECTS:dirigo_eigen_${name}>)
+  endif()
+endforeach()
+if(eigen_groups)
+  dirigo_repository_test(tools_isa_symbols ${DIRIGO_CHECKS}/check_isa_symbols.sh ${CMAKE_NM} ${eigen_groups}
+                         --rest $<TARGET_OBJECTS:dirigo> $<TARGET_OBJECTS:dirigo_tools> $<TARGET_FILE:dirigo_core>
+                         $<TARGET_FILE:dirigo_autograd> $<TARGET_FILE:dirigo_nn> $<TARGET_FILE:dirigo_data>
+                         $<TARGET_FILE:dirigo_meta_attention>)
+endif()
+if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT DIRIGO_SANITIZE AND NOT DIRIGO_MUTANTS)
+  dirigo_repository_test(library_size ${DIRIGO_CHECKS}/check_library_size.sh ${CMAKE_CXX_COMPILER} ${CMAKE_STRIP} 4000000
+                         $<TARGET_FILE:dirigo_core> $<TARGET_FILE:dirigo_autograd> $<TARGET_FILE:dirigo_nn>
+                         $<TARGET_FILE:dirigo_data> $<TARGET_FILE:dirigo_meta_attention>)
+endif()
 
 if(TARGET dirigo)
   dirigo_repository_test(readme ${DIRIGO_CHECKS}/check_readme.sh ${PROJECT_SOURCE_DIR} $<TARGET_FILE:dirigo>)

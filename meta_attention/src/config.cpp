@@ -109,6 +109,7 @@ std::vector<Field> fields(Config& c) {
       {"train", "lr_schedule", choice(c.train.lr.kind, {"constant", "cosine", "linear"})},
       {"train", "lr_warmup", IntegerField{&c.train.lr.warmup, 0, big}},
       {"train", "lr_final", RealField{&c.train.lr.final_fraction, 0, 1, false}},
+      {"train", "beta2", RealField{&c.train.beta2, 0, 0.999999, false}},
       {"train", "weight_decay", RealField{&c.train.weight_decay, 0, 1e3, false}},
       {"train", "clip", RealField{&c.train.clip, 0, infinity, false}},
       {"train", "dropout", RealField{&c.train.dropout, 0, 0.99, false}},
@@ -337,6 +338,27 @@ Config quickstart() {
   return c;
 }
 
+// A character-level GPT of the size and with the optimiser of nanoGPT's setting for a laptop (its README,
+// tiny Shakespeare on a CPU): a plain transformer, so that its result and its time can be compared. It starts
+// as `tiny` does, which is worth 0.05 nats here.
+Config nanogpt_laptop() {
+  Config c = common();
+  c.model.layers = 4;
+  c.model.init_std = 0.05;
+  c.model.embedding_std = 0.3;
+  c.router.kind = RouterKind::static_expert;
+  c.train.steps = 2000;
+  c.train.batch = 12;
+  c.train.seq_len = 64;
+  c.train.optimiser = Optimiser::adamw;
+  c.train.lr = {nn::LearningRate::Kind::cosine, 1e-3, 100, 0.1};
+  c.train.beta2 = 0.99;
+  c.train.weight_decay = 0.1;
+  c.train.clip = 1;
+  c.train.eval_every = 500;
+  return c;
+}
+
 struct NamedPreset {
   std::string_view name;
   Config (*make)();
@@ -347,6 +369,7 @@ constexpr NamedPreset presets[] = {
     {"tiny", tiny},
     {"recall", recall},
     {"quickstart", quickstart},
+    {"nanogpt-laptop", nanogpt_laptop},
 };
 
 }  // namespace

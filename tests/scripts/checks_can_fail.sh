@@ -138,5 +138,10 @@ symbols --isa one "$work/u.o" && complain "a unique symbol passed"
 symbols --isa one && complain "a group without objects passed"
 symbols --isa one "$work/missing.o" && complain "a missing object passed"
 
+printf '%s\n' 'int big[5000] = {1};' | "$cxx" -fPIC -c -x c++ - -o "$work/big.o"
+library_size() { "$scripts/check_library_size.sh" "$cxx" strip "$@" >"$work/out" 2>&1; }
+library_size 50000 "$work/big.o" || complain "check_library_size.sh fails on a small library: $(cat "$work/out")"
+library_size 15000 "$work/big.o" && complain "a library above the limit passed"
+
 ((failures == 0)) && echo "caught all $planted planted lines, the shared symbols and the wrong READMEs"
 exit $((failures > 0))

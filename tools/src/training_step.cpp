@@ -57,6 +57,7 @@ StepReport::Routing routing_of(const meta::LayerRouting& layer) {
 nn::Adam make_optimiser(const Context& context, meta::LanguageModel& model) {
   const meta::TrainConfig& train = model.config().train;
   nn::AdamOptions options;
+  options.beta2 = train.beta2;
   if (train.optimiser == meta::Optimiser::adamw) options.weight_decay = train.weight_decay;
   return nn::Adam(context, model.parameters(), options);
 }
@@ -82,8 +83,12 @@ StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
   report.lr = config.train.lr.at(step, config.train.steps);
   report.w_kl = config.objective.w_kl.at(step, config.train.steps);
 
+  const auto finished = [this](StepObserver::Part part) {
+    if (observer_ != nullptr) observer_->finished(part);
+  };
   model_.hold_controllers(step < config.router.warmup);
   Tape tape(context_, Tape::Mode::training);
+  tape.observe(observer_);
   const meta::Forward forward = model_(tape, batch.inputs, batch.rows, batch.length, forward_options(step));
   const meta::Loss loss = meta::objective(model_, forward, batch.targets, config.objective, report.w_kl);
   const auto check = [&](const char* what, double value) {
@@ -93,10 +98,13 @@ StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
   };
   report.loss = loss.total.value().item();
   check("loss", report.loss);
+  finished(StepObserver::Part::forward);
   tape.backward(loss.total);
+  finished(StepObserver::Part::backward);
   report.grad_norm = adam_.gradient_norm();
   check("gradient norm", report.grad_norm);
   adam_.step(report.lr, nn::clip_factor(report.grad_norm, config.train.clip));
+  finished(StepObserver::Part::optimiser);
 
   report.nll = loss.nll;
   if (!loss.kl.empty()) {

@@ -23,6 +23,13 @@ struct StepReport {
   std::vector<Routing> routing;
 };
 
+// Sees a step as it runs, for tools that measure it: the nodes of its tape, and the end of each part.
+class StepObserver : public TapeObserver {
+ public:
+  enum class Part : std::uint8_t { forward, backward, optimiser };  // in this order; the objective is forward
+  virtual void finished(Part part) = 0;
+};
+
 nn::Adam make_optimiser(const Context& context, meta::LanguageModel& model);
 
 class TrainingStep {
@@ -34,12 +41,16 @@ class TrainingStep {
   // gradient's norm is not finite: says at which step and where the first such values are.
   StepReport operator()(const Batch& batch, std::int64_t step);
 
+  // Tells `observer` (null: nobody) of every step from now on.
+  void observe(StepObserver* observer) noexcept { observer_ = observer; }
+
  private:
   meta::ForwardOptions forward_options(std::int64_t step) const;
 
   const Context& context_;
   meta::LanguageModel& model_;
   nn::Adam& adam_;
+  StepObserver* observer_ = nullptr;
 };
 
 }  // namespace dirigo::tools

@@ -35,6 +35,18 @@ DIRIGO_INLINE xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x,
   return xsimd::fma(x, y, z);
 }
 
+// The smaller of x and limit; the limit where x is NaN, which is what min of x86 gives and that of NEON does
+// not.
+template <class T, class Arch>
+DIRIGO_INLINE xsimd::batch<T, Arch> limited(const xsimd::batch<T, Arch>& x,
+                                            const xsimd::batch<T, Arch>& limit) {
+#if defined(__aarch64__)
+  return xsimd::select(x < limit, x, limit);
+#else
+  return xsimd::min(x, limit);
+#endif
+}
+
 template <class Arch, class T>
 DIRIGO_INLINE T horizontal_sum(const Batch<Arch, T>& x) {
 #if XSIMD_VERSION_MAJOR >= 10

@@ -43,12 +43,12 @@ DIRIGO_INLINE void mask_edges(const EdgeLimits<Arch, T>& limits, std::int64_t lo
   const std::int64_t first = round_down(lo, key_panel), last = round_down(hi, key_panel);
   if (first != lo) {
     for (std::int64_t j = first; j < first + key_panel; j += width) {
-      xsimd::min(load<Arch, T>(scores + j), load<Arch, T>(limits.from(j - lo))).store_unaligned(scores + j);
+      limited(load<Arch, T>(scores + j), load<Arch, T>(limits.from(j - lo))).store_unaligned(scores + j);
     }
   }
   if (last != hi) {
     for (std::int64_t j = last; j < last + key_panel; j += width) {
-      xsimd::min(load<Arch, T>(scores + j), load<Arch, T>(limits.until(j - hi))).store_unaligned(scores + j);
+      limited(load<Arch, T>(scores + j), load<Arch, T>(limits.until(j - hi))).store_unaligned(scores + j);
     }
   }
 }

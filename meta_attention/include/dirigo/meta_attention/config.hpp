@@ -72,6 +72,7 @@ struct TrainConfig {
   std::int64_t steps = 3000, batch = 32, seq_len = 256;
   Optimiser optimiser = Optimiser::adam;
   nn::LearningRate lr;
+  double beta2 = 0.999;  // of Adam's second moment
   double weight_decay = 0, clip = 0, dropout = 0;
   DropoutSites dropout_sites = DropoutSites::ffn_output;
   Sampling sampling = Sampling::posterior;

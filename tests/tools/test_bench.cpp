@@ -1,0 +1,235 @@
+// dirigo bench: what it reports. How fast anything is, no test asks.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "bench/eigen_product.hpp"
+#include "bench/step_profile.hpp"
+#include "bench/timing.hpp"
+#include "dirigo/core/philox.hpp"
+#include "dirigo/core/product.hpp"
+#include "run_fixture.hpp"
+
+using namespace dirigo;
+using namespace dirigo::tools;
+using namespace dirigo::test;
+using nlohmann::json;
+
+namespace {
+
+const std::string small =
+    " --set model.d_model=16 --set model.heads=2 --set router.hidden=8 --set train.batch=2 --set "
+    "train.seq_len=16";
+
+// The rows of `dirigo bench ARGUMENTS --json`, each with what every row has.
+json rows_of(const RunDirectory& directory, const std::string& arguments) {
+  const auto result = directory.command("bench " + arguments + " --json");
+  CAPTURE(result.err);
+  REQUIRE(result.code == 0);
+  const json document = json::parse(result.out);
+  CHECK(document["format_version"] == 1);
+  for (const json& row : document["results"]) {
+    CAPTURE(row.dump());
+    CHECK(row["name"].is_string());
+    CHECK(row["threads"].get<int>() >= 1);
+    CHECK(row["isa"].is_string());
+    CHECK(row["median_ms"].get<double>() >= row["min_ms"].get<double>());
+    CHECK(row["min_ms"].get<double>() > 0);
+    CHECK(row["spread"].get<double>() >= 0);
+    CHECK(row.contains("share_of_peak"));
+  }
+  CHECK(document["results"][0]["name"] == "peak");
+  CHECK(document["results"][0]["gflop_per_s"].get<double>() > 0);
+  return document["results"];
+}
+
+json named(const json& rows, const std::string& name) {
+  for (const json& row : rows) {
+    if (row["name"] == name) return row;
+  }
+  FAIL("no row ", name);
+  return {};
+}
+
+double sum_over(const json& list, const char* key) {
+  double sum = 0;
+  for (const json& item : list) sum += item[key].get<double>();
+  return sum;
+}
+
+Tensor numbers(const Context& context, std::int64_t rows, std::int64_t columns, std::uint32_t site) {
+  Tensor tensor = Tensor::empty(context, {rows, columns});
+  philox_normal(random_key(3, 0, Purpose::test, site), 0, tensor.span<float>());
+  return tensor;
+}
+
+}  // namespace
+
+TEST_CASE("bench: median, least and quartiles of samples") {
+  const Timing odd = summarise({5, 1, 3, 2, 4});
+  CHECK(odd.median_ms == 3);
+  CHECK(odd.min_ms == 1);
+  CHECK(odd.spread == doctest::Approx(2.0 / 3));  // quartiles 2 and 4
+  CHECK(summarise({1, 2, 4, 9}).median_ms == 3);
+  CHECK(summarise({7}).median_ms == 7);
+  CHECK(summarise({7}).spread == 0);
+}
+
+TEST_CASE("bench: work is run in turns, and prepared before every run that is timed") {
+  std::string log;
+  Sampling sampling;
+  sampling.rounds = 2;
+  const std::vector<Timing> timings =
+      time_in_turns({{[&] { log += "a"; }, [&] { log += "p"; }}, {[&] { log += "b"; }, [] {}}}, sampling);
+  CHECK(log ==
+        "papabb"
+        "pab"
+        "pab");
+  CHECK(timings.size() == 2);
+}
+
+TEST_CASE("bench: Eigen computes what is timed beside it") {
+  const Context context;
+  constexpr std::int64_t m = 7, k = 13, n = 20;
+  for (const bool transpose_a : {false, true}) {
+    for (const bool transpose_b : {false, true}) {
+      const Tensor a = transpose_a ? numbers(context, k, m, 1) : numbers(context, m, k, 1);
+      const Tensor b = transpose_b ? numbers(context, n, k, 2) : numbers(context, k, n, 2);
+      Tensor c = Tensor::zeros(context, {m, n});
+      const MatrixProduct p{.m = m,
+                            .k = k,
+                            .n = n,
+                            .a = a.data<float>(),
+                            .a_stride = transpose_a ? m : k,
+                            .transpose_a = transpose_a,
+                            .b = b.data<float>(),
+                            .b_stride = transpose_b ? k : n,
+                            .transpose_b = transpose_b,
+                            .c = c.data<float>()};
+      std::vector<void (*)(const MatrixProduct&) noexcept> forms{eigen_product_portable};
+#if defined(__x86_64__)
+      if (context.isa() != Isa::portable) forms.push_back(eigen_product_avx2);
+#endif
+      for (const auto form : forms) {
+        c.fill(0);
+        form(p);
+        double worst = 0;
+        for (std::int64_t i = 0; i < m; ++i) {
+          for (std::int64_t j = 0; j < n; ++j) {
+            double sum = 0;
+            for (std::int64_t l = 0; l < k; ++l) {
+              sum +=
+                  (transpose_a ? a.at({l, i}) : a.at({i, l})) * (transpose_b ? b.at({j, l}) : b.at({l, j}));
+            }
+            worst = std::max(worst, std::abs(sum - c.at({i, j})));
+          }
+        }
+        CHECK(worst < 1e-5);
+      }
+    }
+  }
+}
+
+TEST_CASE("bench gemm: the three products of every layer, beside Eigen") {
+  const RunDirectory directory;
+  const json rows = rows_of(directory, "gemm --rounds 1 --threads 1");
+  CHECK(rows.size() == 1 + 10);
+  const json row = rows[1];
+  CHECK(row["m"] == 2048);
+  CHECK(row["k"] == 128);
+  CHECK(row["n"] == 384);
+  CHECK(row["eigen_share_of_peak"].get<double>() > 0);
+  CHECK(row["gflop_per_s"].get<double>() ==
+        doctest::Approx(2e-6 * 2048 * 128 * 384 / row["median_ms"].get<double>()));
+  CHECK(row["share_of_peak"].get<double>() ==
+        doctest::Approx(row["gflop_per_s"].get<double>() / rows[0]["gflop_per_s"].get<double>()));
+}
+
+TEST_CASE("bench kernels: rates of every kernel, in processor time") {
+  const RunDirectory directory;
+  const json rows = rows_of(directory, "kernels --rounds 1 --cpu-time");
+  for (const char* name : {"exp", "softplus", "ELU + 1", "GELU", "GELU, gradient", "softmax", "layer norm",
+                           "cross-entropy and gradient", "dropout", "Adam", "Dirichlet sample and KL",
+                           "the same with gradients"}) {
+    const json row = named(rows, name);
+    CHECK(row["values_per_s"].get<double>() > 0);
+    CHECK(row["clock"] == "processor");
+    CHECK(row["threads"] == 1);
+  }
+  CHECK(named(rows, "exp")["gb_per_s"].get<double>() ==
+        doctest::Approx(8e-9 * named(rows, "exp")["values_per_s"].get<double>()));
+}
+
+TEST_CASE("bench attention: FLOPs of visible pairs, and each mechanism against full") {
+  const RunDirectory directory;
+  const json rows = rows_of(directory, "attention --rounds 1 --threads 1 --lengths 96");
+  CHECK(rows.size() == 1 + 6);
+  CHECK(named(rows, "full forward")["gflop"].get<double>() == doctest::Approx(4e-9 * 128 * 96 * 97 / 2));
+  CHECK(named(rows, "full backward")["gflop"].get<double>() == doctest::Approx(10e-9 * 128 * 96 * 97 / 2));
+  CHECK(named(rows, "local forward")["gflop"].get<double>() ==
+        doctest::Approx(4e-9 * 128 * (64 * 65 / 2 + 32 * 64)));  // window 64
+  CHECK(named(rows, "linear forward")["gflop"].get<double>() > 0);
+  CHECK(named(rows, "full forward")["full_over_this"] == 1);
+  CHECK(named(rows, "linear backward")["length"] == 96);
+}
+
+TEST_CASE("bench step: the profile adds up, and the trace holds the same events") {
+  const RunDirectory directory;
+  const json rows =
+      rows_of(directory, "step --preset tiny --steps 1 --threads 1 --profile --trace t.json" + small);
+  const json row = named(rows, "step"), profile = row["profile"];
+  CHECK(row["preset"] == "tiny");
+  CHECK(row["gflop"].get<double>() > 0);
+  CHECK(row["tokens_per_s"].get<double>() > 0);
+  const json parts = profile["parts"];
+  CHECK(sum_over(profile["ops"], "forward_ms") == doctest::Approx(parts["forward_ms"].get<double>()));
+  CHECK(sum_over(profile["ops"], "backward_ms") == doctest::Approx(parts["backward_ms"].get<double>()));
+  CHECK(sum_over(profile["ops"], "gflop") == doctest::Approx(row["gflop"].get<double>()));
+  double total = 0, linear_calls = 0;
+  for (const auto& part : parts) total += part.get<double>();
+  CHECK(parts.size() == 4);
+  for (const json& op : profile["ops"]) {
+    if (op["op"] == "linear") linear_calls = op["calls"].get<double>();
+  }
+  CHECK(linear_calls == 2 * (4 + 2 + 2) + 1);  // projections, controller and FFN of two layers, and the head
+
+  const json trace = json::parse(read_file(directory / "t.json"));
+  CHECK(trace["format_version"] == 1);
+  double traced = 0, whole = 0;
+  for (const json& event : trace["traceEvents"]) {
+    if (event["ph"] == "M") continue;
+    CHECK(event["ph"] == "X");
+    CHECK(event["dur"].get<double>() >= 0);
+    (event["cat"] == "step" ? whole : traced) += event["dur"].get<double>() / 1000;
+  }
+  CHECK(whole == doctest::Approx(total));
+  CHECK(traced == doctest::Approx(total));
+}
+
+TEST_CASE("bench: a table for people") {
+  const RunDirectory directory;
+  const auto step = directory.command("bench step --preset paper --steps 1 --profile" + small);
+  REQUIRE(step.code == 0);
+  for (const char* words :
+       {"of peak", "FMA peak", "backward ms", "optimiser", "overhead", "dirichlet_rsample"}) {
+    CAPTURE(words);
+    CHECK(step.out.find(words) != std::string::npos);
+  }
+}
+
+TEST_CASE("bench: unusable arguments are one line") {
+  const RunDirectory directory;
+  CHECK(directory.refusal_fault("bench gem", "'gemm'") == "");
+  CHECK(directory.refusal_fault("bench gemm --steps 3", "--steps") == "");
+  CHECK(directory.refusal_fault("bench kernels --threads 2", "--threads") == "");
+  CHECK(directory.refusal_fault("bench step --rounds 3", "--rounds") == "");
+  CHECK(directory.refusal_fault("bench gemm --rounds 0", "--rounds") == "");
+  CHECK(directory.refusal_fault("bench step --steps 0", "--steps") == "");
+  CHECK(directory.refusal_fault("bench attention --lengths 0", "--lengths") == "");
+  CHECK(directory.refusal_fault("bench gemm --isa avx9", "avx9") == "");
+  CHECK(directory.refusal_fault("bench step --preset tinny", "'tiny'") == "");
+  CHECK(directory.refusal_fault("bench step --set lr", "KEY=VALUE") == "");
+  CHECK(directory.refusal_fault("bench step --trace missing/t.json --steps 1" + small, "missing/t.json") ==
+        "");
+}

@@ -1,0 +1,37 @@
+// What `dirigo bench` times: the pieces of a training step, each against the FMA peak of the same run.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bench/timing.hpp"
+#include "dirigo/core/context.hpp"
+
+namespace dirigo::tools {
+
+struct BenchReport {
+  nlohmann::ordered_json results = nlohmann::ordered_json::array();  // one object per row
+  std::string text;                                                  // the same as tables for people
+};
+
+// Matrix products, as a linear layer runs them forward and backward, beside Eigen's.
+BenchReport bench_gemm(const Context& context, const Sampling& sampling);
+// Elementwise and row kernels, and the Dirichlet operations: one thread.
+BenchReport bench_kernels(const Context& context, const Sampling& sampling);
+// The experts' cores, forward and backward, for one sequence of each length.
+BenchReport bench_attention(const Context& context, const std::vector<std::int64_t>& lengths,
+                            const Sampling& sampling);
+
+struct StepBench {
+  std::string preset = "tiny";
+  std::vector<std::string> settings;  // KEY=VALUE
+  std::int64_t vocabulary = 96;
+  bool profile = false;
+  std::string trace;  // file for the timed steps' events; empty: none
+};
+// Whole training steps on random tokens: forward, objective, backward, clipping, Adam.
+BenchReport bench_step(const Context& context, const StepBench& options, const Sampling& sampling);
+
+}  // namespace dirigo::tools
