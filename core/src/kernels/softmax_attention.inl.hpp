@@ -422,7 +422,7 @@ class SoftmaxBackward {
         narrow_share(narrow_.weight[i]);
     for (std::int64_t j = split; j < columns; j += width) {
       const B score = load<Arch, T>(p + j), dp = load<Arch, T>(ds + j);
-      const B seen = xsimd::min(score, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
+      const B seen = limited(score, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
       const B weight = share * Exponential<Arch, T>::exp2(score - shift);
       const B narrow = narrow_share * Exponential<Arch, T>::exp2(seen - narrow_shift);
       (weight + narrow).store_unaligned(p + j);
