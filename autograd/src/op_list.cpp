@@ -34,7 +34,8 @@
   OP(dirichlet_entropy)        \
   OP(full_attention)           \
   OP(local_attention)          \
-  OP(linear_attention)
+  OP(linear_attention)         \
+  OP(mixed_attention)
 
 namespace dirigo {
 

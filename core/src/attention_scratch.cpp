@@ -19,9 +19,9 @@ std::int64_t softmax_attention_scratch(std::int64_t length, std::int64_t head_di
   const std::int64_t padded = round_up(head_dim, key_panel);
   const std::int64_t sequence = round_up(length, key_panel) * padded;
   const std::int64_t forward =
-      2 * sequence + 2 * max_tile_rows * padded + max_tile_rows * (key_block + row_gap) + alignment_slack(5);
-  const std::int64_t backward = 6 * sequence + 2 * gradient_keys * padded + 2 * length +
-                                2 * gradient_queries * (gradient_keys + row_gap) + alignment_slack(12);
+      2 * sequence + 2 * query_group * padded + max_tile_rows * (key_block + row_gap) + alignment_slack(5);
+  const std::int64_t backward = 6 * sequence + 2 * gradient_keys * padded + 6 * length +
+                                2 * gradient_queries * (gradient_keys + row_gap) + alignment_slack(16);
   return larger(forward, backward);
 }
 

@@ -15,8 +15,7 @@ namespace {
 
 constexpr std::size_t kText = 32;             // text symbols
 constexpr std::size_t kContexts = kText + 1;  // and the index that stands before the beginning
-constexpr double kKeyRate = 0.12;
-constexpr double kFollow = 0.9;  // how often the text follows the table
+constexpr double kFollow = 0.9;               // how often the text follows the table
 
 double plogp(double p) {
   return p > 0 ? -p * std::log(p) : 0.0;
@@ -43,6 +42,7 @@ class Recall final : public Language {
   explicit Recall(const RecallOptions& options)
       : keys_(static_cast<std::size_t>(options.keys)),
         active_(static_cast<std::size_t>(options.active_keys)),
+        key_rate_(options.key_rate),
         vocabulary_(recall_vocabulary(keys_)) {
     PhiloxStream random(random_key(options.seed, 0, Purpose::data), 0);
     for (auto& row : table_) {
@@ -60,6 +60,7 @@ class Recall final : public Language {
 
   std::size_t keys_;
   std::size_t active_;
+  double key_rate_;
   Vocabulary vocabulary_;
   std::array<std::array<std::uint8_t, kContexts>, kContexts>
       table_{};  // [two back][one back] -> usual next text
@@ -86,7 +87,7 @@ Sequence Recall::generate(PhiloxStream& random, std::int64_t length, std::int64_
   std::size_t one_back = kText;
   const auto wanted = static_cast<std::size_t>(length) + 1;
   while (sequence.bytes.size() < wanted) {
-    if (random.uniform() < kKeyRate) {
+    if (random.uniform() < key_rate_) {
       const std::size_t key = active[random.below(active_)];
       if (value_of[key] < 0) value_of[key] = static_cast<int>(random.below(keys_));
       tagger.key(sequence.bytes.size(), kText + key);
@@ -122,7 +123,7 @@ double Recall::key_entropy(std::size_t seen) const {
 double Recall::entropy_floor(std::int64_t length) const {
   const double followed = kFollow + (1 - kFollow) / kText;
   const double text_entropy = plogp(followed) + (kText - 1) * plogp((1 - kFollow) / kText);
-  const double kind_entropy = plogp(kKeyRate) + plogp(1 - kKeyRate);
+  const double kind_entropy = plogp(key_rate_) + plogp(1 - key_rate_);
   const auto targets = static_cast<std::size_t>(length);  // slots 1..length; slot 0 is given
   std::vector<std::vector<double>> free(targets + 3, std::vector<double>(active_ + 1));
   free[0][0] = 1;
@@ -132,11 +133,11 @@ double Recall::entropy_floor(std::int64_t length) const {
       const double p = free[t][m];
       if (p == 0) continue;
       const double is_new = static_cast<double>(active_ - m) / static_cast<double>(active_);
-      if (t > 0) total += p * (kind_entropy + kKeyRate * key_entropy(m) + (1 - kKeyRate) * text_entropy);
-      if (t < targets) total += p * kKeyRate * is_new * std::log(static_cast<double>(keys_));
-      free[t + 1][m] += p * (1 - kKeyRate);
-      free[t + 2][m] += p * kKeyRate * (1 - is_new);
-      if (m < active_) free[t + 2][m + 1] += p * kKeyRate * is_new;
+      if (t > 0) total += p * (kind_entropy + key_rate_ * key_entropy(m) + (1 - key_rate_) * text_entropy);
+      if (t < targets) total += p * key_rate_ * is_new * std::log(static_cast<double>(keys_));
+      free[t + 1][m] += p * (1 - key_rate_);
+      free[t + 2][m] += p * key_rate_ * (1 - is_new);
+      if (m < active_) free[t + 2][m + 1] += p * key_rate_ * is_new;
     }
   }
   return total / static_cast<double>(length);
@@ -151,6 +152,10 @@ std::unique_ptr<Language> make_recall(const RecallOptions& options) {
   if (options.active_keys < 1 || options.active_keys > options.keys) {
     throw ValueError(fmt::format("[synthetic:recall] active_keys: expected 1 to keys = {}, got {}",
                                  options.keys, options.active_keys));
+  }
+  if (!(options.key_rate > 0 && options.key_rate < 1)) {
+    throw ValueError(fmt::format("[synthetic:recall] key_rate: expected a number between 0 and 1, got {}",
+                                 options.key_rate));
   }
   return std::make_unique<Recall>(options);
 }

@@ -104,6 +104,7 @@ std::unique_ptr<DataSource> make_synthetic_source(const std::string& spec, const
     recall.seed = seed;
     recall.keys = parsed.number("keys", recall.keys);
     recall.active_keys = parsed.number("active_keys", recall.keys);
+    recall.key_rate = parsed.number("key_rate", recall.key_rate);
     language = make_recall(recall);
   } else {
     FablesOptions fables;

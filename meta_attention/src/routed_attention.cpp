@@ -260,16 +260,20 @@ Variable RoutedAttention::dense(const Variable& normed, const Variable& weights,
   const Shape sequences{call.batch, call.length, config_.model.d_model};
   const Shape rows = normed.shape();
   const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
+  if (shared()) {
+    Projection& p = projection(0);
+    const Variable mixed =
+        ops::mixed_attention(weights, project(p.q), project(p.k), project(p.v), int(config_.model.heads),
+                             config_.attention.window, config_.attention.chunk);
+    return p.o(ops::reshape(mixed, rows));
+  }
   std::vector<Variable> outputs;
-  Variable q, k, v;
   for (int e = 0; e < expert_count; ++e) {
     Projection& p = projection(e);
-    if (e == 0 || !shared()) q = project(p.q), k = project(p.k), v = project(p.v);
-    const Variable out = ops::reshape(experts_[std::size_t(e)]->attend(q, k, v, {}), rows);
-    outputs.push_back(shared() ? out : p.o(out));
+    const Variable out = experts_[std::size_t(e)]->attend(project(p.q), project(p.k), project(p.v), {});
+    outputs.push_back(p.o(ops::reshape(out, rows)));
   }
-  const Variable mixed = ops::mix(weights, outputs);
-  return shared() ? projection(0).o(mixed) : mixed;
+  return ops::mix(weights, outputs);
 }
 
 Variable RoutedAttention::executed(const Variable& normed, const Tensor& weights, const LayerCall& call,

@@ -81,7 +81,7 @@ std::string to_json_line(const ByteScore& score) {
   const auto optional = [](const std::optional<double>& value) {
     return value ? Json(*value) : Json(nullptr);
   };
-  Json json{{"pos", score.pos}, {"byte", score.byte}, {"nll", optional(score.nll)}};
+  Json json{{"format_version", 1}, {"pos", score.pos}, {"byte", score.byte}, {"nll", optional(score.nll)}};
   if (score.skipped) json["skipped"] = true;
   json["layers"] = Json::array();
   for (const auto& layer : score.layers) {

@@ -168,6 +168,78 @@ TEST_CASE("a sequence's bits do not depend on the rest of the batch") {
   }
 }
 
+namespace {
+
+// The value, then the gradients of the weights, q, k and v for the cotangent v.
+using Mixed = std::function<Variable(const Variable&, const Variable&, const Variable&, const Variable&)>;
+std::vector<Tensor> mixed_both_ways(const Context& context, const Inputs& in, const Tensor& weights,
+                                    const Mixed& mixed) {
+  Tape tape(context);
+  const Variable w = tape.leaf(weights), q = tape.leaf(in.q), k = tape.leaf(in.k), v = tape.leaf(in.v);
+  const Variable y = mixed(w, q, k, v);
+  tape.backward(y, in.v);
+  return {y.value(), tape.gradient(w), tape.gradient(q), tape.gradient(k), tape.gradient(v)};
+}
+
+Variable fused(const Variable& w, const Variable& q, const Variable& k, const Variable& v) {
+  return ops::mixed_attention(w, q, k, v, heads, 40, 32);
+}
+Variable apart(const Variable& w, const Variable& q, const Variable& k, const Variable& v) {
+  std::vector<Variable> outputs;
+  for (const std::size_t expert : {0, 2, 1}) {  // full, linear, local
+    outputs.push_back(ops::reshape(attentions()[expert].run(q, k, v, {}), {batch * length, width}));
+  }
+  return ops::reshape(ops::mix(w, outputs), {batch, length, width});
+}
+
+}  // namespace
+
+TEST_CASE("mixed attention is the mixture of the three: the same bits forward, the same sums backward") {
+  const Context context;
+  const Inputs in(context);
+  const Tensor weights = random_tensor(context, {batch * length, 3}, 4);
+  const auto count_before = context.flops().attention.load();
+  const auto expected = mixed_both_ways(context, in, weights, apart);
+  const auto count_apart = context.flops().attention.load() - count_before;
+  const auto got = mixed_both_ways(context, in, weights, fused);
+  const auto count_fused = context.flops().attention.load() - count_before - count_apart;
+  CHECK(same_bits(got[0].span<float>(), expected[0].span<float>()));
+  for (std::size_t i = 1; i < got.size(); ++i) {
+    CAPTURE(i);
+    double worst = 0, largest = 0;
+    const auto a = got[i].to_vector(), b = expected[i].to_vector();
+    for (std::size_t j = 0; j < a.size(); ++j) {
+      largest = std::max(largest, std::abs(b[j]));
+      if (!(std::abs(a[j] - b[j]) <= worst)) worst = std::abs(a[j] - b[j]);
+    }
+    CHECK(worst < 3e-6 * largest);
+  }
+  // Backward, local attention shares the five products of full attention.
+  CHECK(count_apart - count_fused == batch * 10 * width * (40 * 41 / 2 + (length - 40) * 40));
+}
+
+TEST_CASE("mixed attention: bits independent of threads and batch, and causal") {
+  const Context one(Context::Options{.threads = 1}), two(Context::Options{.threads = 2});
+  const Inputs in(one);
+  const Tensor weights = random_tensor(one, {batch * length, 3}, 4);
+  const auto serial = mixed_both_ways(one, in, weights, fused),
+             parallel = mixed_both_ways(two, in, weights, fused);
+  Inputs second(one), changed(one);
+  for (Tensor* x : {&second.q, &second.k, &second.v}) *x = x->slice(0, 1, 2);
+  const auto alone = mixed_both_ways(one, second, weights.slice(0, length, 2 * length), fused);
+  for (std::size_t i = 0; i < serial.size(); ++i) {
+    CHECK(same_bits(serial[i].span<float>(), parallel[i].span<float>()));
+    const auto all = serial[i].span<float>();
+    CHECK(same_bits(all.subspan(all.size() / 2), alone[i].span<float>()));
+  }
+  for (Tensor* x : {&changed.q, &changed.k, &changed.v}) {
+    for (std::int64_t i = 256 * width; i < length * width; ++i) x->data<float>()[i] = float(i % 7) - 3.0f;
+  }
+  const auto after = mixed_both_ways(one, changed, weights, fused);
+  const auto past = [](const Tensor& x) { return x.span<float>().subspan(0, 256 * width); };
+  CHECK(same_bits(past(serial[0]), past(after[0])));
+}
+
 TEST_CASE("linear attention is its quadratic form at any chunk") {
   const Context context;
   const Inputs in(context, DType::f64);
@@ -231,6 +303,10 @@ TEST_CASE("attention refuses what it cannot do") {
   CHECK_THROWS_AS(ops::full_attention(variable({5, 6}), variable({5, 6}), variable({5, 6}), 2), ShapeError);
   CHECK_THROWS_AS(ops::local_attention(x, x, x, 2, 0), ValueError);
   CHECK_THROWS_AS(ops::linear_attention(x, x, x, 2, 0), ValueError);
+  const Variable weights = variable({10, 3});
+  CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 0, 4), ValueError);
+  CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 3, 0), ValueError);
+  CHECK_THROWS_AS(ops::mixed_attention(variable({10, 2}), x, x, x, 2, 3, 4), ShapeError);
   CHECK_THROWS_AS(ops::full_attention(variable({2, 6}), x, x, 2, rows), StateError);
   CHECK_THROWS_AS(ops::full_attention(variable({3, 6}), x, x, 2, rows), ShapeError);
   Tape inference(context, Tape::Mode::inference);

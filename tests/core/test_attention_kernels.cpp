@@ -180,7 +180,7 @@ struct Attention {
     return result;
   }
 
-  Gradients<T> backward(const Inputs<T>& in) const {
+  Gradients<T> backward(const Inputs<T>& in, const NarrowAttention<T>& narrow = {}) const {
     Forward<T> saved = forward(in);
     const std::int64_t n = in.length;
     Gradients<T> g{Matrix<T>(n, in.d, 1), Matrix<T>(n, in.d, 2), Matrix<T>(n, in.d, 3), {}};
@@ -199,6 +199,7 @@ struct Attention {
       AttentionHeadGradient<T> gradient;
       gradient.forward = softmax_head(in, saved.out, scratch.data());
       gradient.forward.log_sum_exp = saved.normaliser.data();
+      gradient.narrow = narrow;
       connect(gradient);
       g.work = table.softmax_attention_vjp(gradient);
     } else {
@@ -424,6 +425,49 @@ TEST_CASE("attention gradients match central differences in double") {
     check(in.k, g.dk);
     check(in.v, g.dv);
   }
+}
+
+TEST_CASE("the gradient of a mixture of two windows is the sum of theirs") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    for (const std::int64_t length : {1, 33, 64, 300}) {
+      for (const std::int64_t window : {1, 5, 40, 129, 300}) {
+        CAPTURE(length);
+        CAPTURE(window);
+        const Inputs<T> in(length, 8, 17, 1);
+        std::mt19937 rng(18);
+        const Matrix<T> weights = random_matrix<T>(length, 2, rng);
+        const Attention<T> wide{table, length}, narrow{table, std::min(window, length)};
+        const auto weighted = [&](const Attention<T>& attention, std::int64_t column) {
+          Inputs<T> scaled = in;
+          for (std::int64_t i = 0; i < length; ++i) {
+            for (std::int64_t c = 0; c < in.d; ++c) scaled.dout.at(i, c) *= T(weights.at(i, column));
+          }
+          return attention.backward(scaled);
+        };
+        const Gradients<T> first = weighted(wide, 0), second = weighted(narrow, 1);
+        const Forward<T> inner = narrow.forward(in);
+        NarrowAttention<T> mixed;
+        mixed.window = narrow.window;
+        mixed.out = inner.out.values.data();
+        mixed.log_sum_exp = inner.normaliser.data();
+        mixed.outer_weight = weights.values.data();
+        mixed.weight = weights.values.data() + 1;
+        mixed.weight_stride = weights.stride;
+        const Gradients<T> got = wide.backward(in, mixed);
+        CHECK(got.work.useful == first.work.useful);
+        const auto check = [&](const Matrix<T>& a, const Matrix<T>& b, const Matrix<T>& sum) {
+          Matrix<double> expected(length, in.d);
+          for (std::int64_t i = 0; i < length; ++i) {
+            for (std::int64_t c = 0; c < in.d; ++c) expected.at(i, c) = a.at(i, c) + b.at(i, c);
+          }
+          CHECK(error(sum, expected, 1 + largest_value(expected)) < tolerance<T>);
+        };
+        check(first.dq, second.dq, got.dq);
+        check(first.dk, second.dk, got.dk);
+        check(first.dv, second.dv, got.dv);
+      }
+    }
+  });
 }
 
 TEST_CASE("a window of at least the length is full attention, bitwise") {

@@ -224,6 +224,9 @@ TEST_CASE("unusable synthetic specifications name the nearest known word") {
   CHECK(error_of("synthetic:recall?keys=0", {}).find("expected 1 to 64") != std::string::npos);
   CHECK(error_of("synthetic:recall?keys=4&active_keys=5", {}).find("expected 1 to keys = 4, got 5") !=
         std::string::npos);
+  CHECK(error_of("synthetic:recall?key_rate=1", {}) ==
+        "[synthetic:recall] key_rate: expected a number between 0 and 1, got 1");
+  CHECK(error_of("synthetic:recall?key_rate=nan", {}).find("between 0 and 1") != std::string::npos);
   CHECK(error_of("synthetic:fables?names=11", {}).find("names: expected 1 to 10, got 11") !=
         std::string::npos);
   CHECK(error_of("synthetic:fables?objects=1", {}).find("objects: expected 2 to 10, got 1") !=
@@ -247,7 +250,7 @@ TEST_CASE("a synthetic source: streams, specification, vocabulary") {
   SourceOptions options;
   options.table_seed = 5;
   const auto source = make_source("synthetic:recall", options);
-  CHECK(source->describe().spec == "synthetic:recall?seed=5&pool=0&keys=16&active_keys=16");
+  CHECK(source->describe().spec == "synthetic:recall?seed=5&pool=0&keys=16&active_keys=16&key_rate=0.12");
   CHECK_FALSE(source->describe().file.has_value());
   CHECK(source->has_needs());
   const auto again = make_source(source->describe().spec, {});

@@ -167,10 +167,11 @@ TEST_CASE("recall: the entropy floor") {
   RecallOptions options;
   options.keys = 6;
   options.active_keys = 4;
+  options.key_rate = 0.3;
   const auto language = make_recall(options);
   const double p = 0.9 + 0.1 / 32;
   const double text = -p * std::log(p) - 31 * (0.1 / 32) * std::log(0.1 / 32);
-  const double kind = -0.12 * std::log(0.12) - 0.88 * std::log(0.88);
+  const double kind = -0.3 * std::log(0.3) - 0.7 * std::log(0.7);
   double total = 0, squares = 0;
   constexpr int kSequences = 4000;
   for (std::uint32_t i = 0; i < kSequences; ++i) {
@@ -184,7 +185,7 @@ TEST_CASE("recall: the entropy floor") {
         const auto m = static_cast<double>(seen.size());
         double key = m / 4 * std::log(4.0);
         if (m < 4) key += (4 - m) / 4 * std::log((6 - m) * 4 / (4 - m));
-        sum += kind + 0.12 * key + 0.88 * text;
+        sum += kind + 0.3 * key + 0.7 * text;
       }
     }
     total += sum / 64;

@@ -24,7 +24,7 @@ matches() { { grep -oE -- "$1" || true; } | sort -u; }
 
 help=$(
   "$dirigo" --help
-  for script in quickstart test check-deep; do "tools/$script" --help; done
+  for script in quickstart test check-deep mutation-check; do "tools/$script" --help; done
 )
 subcommands=$(printf '%s\n' "$commands" | matches '(^|/|[^a-z/-])dirigo [a-z][a-z-]+' | awk '{ print $NF }' | sort -u)
 for subcommand in $subcommands; do

@@ -80,7 +80,7 @@ caught check_headers.sh core/include/dirigo/core/unguarded.hpp 'struct Twice {};
 readme() {
   fresh_tree
   local script
-  for script in dirigo quickstart test check-deep; do
+  for script in dirigo quickstart test check-deep mutation-check; do
     printf '#!/bin/sh\n[ "$1" = missing ] && exit 2\necho "--seed N  --help"\n' >"$work/tree/tools/$script"
     chmod +x "$work/tree/tools/$script"
   done

@@ -151,8 +151,7 @@ TEST_CASE("trace: the model") {
     // the mean of the posterior is for the statistics: training samples
     CHECK(node["gradient"].is_null() == (node["op"] == "constant" || node["op"] == "normalize"));
   }
-  for (const char* op : {"dirichlet_rsample", "full_attention", "linear_attention", "local_attention", "mix",
-                         "cross_entropy", "dirichlet_kl"}) {
+  for (const char* op : {"dirichlet_rsample", "mixed_attention", "cross_entropy", "dirichlet_kl"}) {
     CHECK(ops.count(op) == 1);
   }
   CHECK(names.count("blocks.0.attn.q.weight") == 1);

@@ -202,7 +202,7 @@ TEST_CASE("train: stops at a loss that is not finite, says where, and keeps the 
   CHECK(message.find("step 13") != std::string::npos);
   CHECK(message.find("step 12 is kept") != std::string::npos);
   CHECK(message.find("blocks.1.ffn.fc1.weight") != std::string::npos);
-  CHECK(read_file(directory / "run/checkpoint/latest") == "step-12\n");
+  CHECK(read_file(directory / "run/checkpoint/latest") == "{\"format_version\":1,\"step\":12}\n");
   CHECK(read_file(directory / "run/checkpoint/step-12/model.safetensors") == kept);
 }
 

@@ -316,6 +316,15 @@ def linear_attention(x, o, drawn):
     return joined(weights / weights.sum(-1, keepdim=True) @ v)
 
 
+@op("mixed_attention", [(5, 3), (1, 5, 3), (1, 5, 3), (1, 5, 3)],
+    ([(74, 3), (2, 37, 8), (2, 37, 8), (2, 37, 8)], {"heads": 2, "window": 6, "chunk": 8}))
+def mixed_attention(x, o, drawn):
+    w, *qkv = x
+    options = {"heads": 1, "window": 3, **o}
+    experts = [f(qkv, options, drawn) for f in (full_attention, linear_attention, local_attention)]
+    return sum(w[:, e].reshape(*y.shape[:2], 1) * y for e, y in enumerate(experts))
+
+
 # --- running both -------------------------------------------------------------------------------------------------
 def array(source, random):
     if isinstance(source, np.ndarray):

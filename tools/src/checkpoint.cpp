@@ -49,23 +49,41 @@ std::string to_text(const TrainingState& state) {
   return json.dump(2) + "\n";
 }
 
-TrainingState read_state(const std::string& path) {
-  const Json json = Json::parse(meta::read_text_file(path, max_state_bytes), nullptr, false);
-  const auto whole = [&](const char* name) {
-    const bool good = json.is_object() && json.contains(name) && json[name].is_number_integer() &&
-                      json[name].get<std::int64_t>() >= 0;
-    if (!good)
-      throw IoError(fmt::format("[{}] {}: expected a whole number >= 0, got something else", path, name));
-    return json[name].get<std::int64_t>();
-  };
-  if (const auto format = whole("format_version"); format != 1) {
-    throw IoError(fmt::format("[{}] format_version: expected 1, got {}", path, format));
+// A JSON object of whole numbers (and others) in our format.
+class StateFile {
+ public:
+  explicit StateFile(const std::string& path)
+      : path_(path), json_(Json::parse(meta::read_text_file(path, max_state_bytes), nullptr, false)) {
+    if (const auto format = whole("format_version"); format != 1) {
+      throw IoError(fmt::format("[{}] format_version: expected 1, got {}", path_, format));
+    }
   }
-  TrainingState state{whole("step"), whole("seed"), {}};
-  if (json.contains("best_valid_nll") && json["best_valid_nll"].is_number()) {
+
+  const Json& json() const { return json_; }
+  std::int64_t whole(const char* name) const {
+    const bool good = json_.is_object() && json_.contains(name) && json_[name].is_number_integer() &&
+                      json_[name].get<std::int64_t>() >= 0;
+    if (!good)
+      throw IoError(fmt::format("[{}] {}: expected a whole number >= 0, got something else", path_, name));
+    return json_[name].get<std::int64_t>();
+  }
+
+ private:
+  std::string path_;
+  Json json_;
+};
+
+TrainingState read_state(const std::string& path) {
+  const StateFile file(path);
+  TrainingState state{file.whole("step"), file.whole("seed"), {}};
+  if (const Json& json = file.json(); json.contains("best_valid_nll") && json["best_valid_nll"].is_number()) {
     state.best_valid_nll = json["best_valid_nll"].get<double>();
   }
   return state;
+}
+
+std::string directory_name(std::int64_t step) {
+  return fmt::format("step-{}", step);
 }
 
 }  // namespace
@@ -77,25 +95,20 @@ void save_weights(const std::string& run, const std::string& file, meta::Languag
 void save_checkpoint(const std::string& run, meta::LanguageModel& model, const nn::Adam& adam,
                      const TrainingState& state) {
   const fs::path directory = fs::path(run) / "checkpoint";
-  const std::string name = fmt::format("step-{}", state.step);
+  const std::string name = directory_name(state.step);
   make_directory(directory / name);
   save_weights((directory / name).string(), "model.safetensors", model);
   nn::write_safetensors((directory / name / "optimizer.safetensors").string(), adam.state(), metadata);
   meta::write_file_atomically((directory / name / "state.json").string(), to_text(state));
-  meta::write_file_atomically((directory / "latest").string(), name + "\n");
+  meta::write_file_atomically((directory / "latest").string(),
+                              Json{{"format_version", 1}, {"step", state.step}}.dump() + "\n");
   remove_others(directory, name);
 }
 
 TrainingState load_checkpoint(const Context& context, const std::string& run, meta::LanguageModel& model,
                               nn::Adam& adam) {
   const fs::path directory = fs::path(run) / "checkpoint";
-  const std::string pointer = (directory / "latest").string();
-  std::string name = meta::read_text_file(pointer, max_state_bytes);
-  while (!name.empty() && name.back() == '\n') name.pop_back();
-  if (name.rfind("step-", 0) != 0 || name.find('/') != std::string::npos) {
-    throw IoError(fmt::format("[{}] content: expected step-N, got '{}'", pointer, name.substr(0, 40)));
-  }
-  const fs::path from = directory / name;
+  const fs::path from = directory / directory_name(StateFile((directory / "latest").string()).whole("step"));
   const TrainingState state = read_state((from / "state.json").string());
   const std::string weights = (from / "model.safetensors").string();
   const std::string moments = (from / "optimizer.safetensors").string();

@@ -301,6 +301,13 @@ const OpForm forms[] = {
          return ops::linear_attention(x[0], x[1], x[2], heads, chunk);
        };
      }},
+    {"mixed_attention", "weights q k v", R"({"heads": 1, "window": 3, "chunk": 64})",
+     [](const Options& o) -> OpFunction {
+       return [heads = o.small("heads"), window = o.integer("window"), chunk = o.integer("chunk")](Tape&,
+                                                                                                   Inputs x) {
+         return ops::mixed_attention(x[0], x[1], x[2], x[3], heads, window, chunk);
+       };
+     }},
 };
 
 const OpForm* form_of(const std::string& op) {

@@ -8,7 +8,9 @@ namespace dirigo::kernels {
 
 inline constexpr int key_panel = 32;   // keys per transposed panel; rows are padded to a multiple of this too
 inline constexpr int key_block = 512;  // keys per step of the online softmax, at absolute multiples
-inline constexpr int max_tile_rows = 8;    // of any instruction set
+inline constexpr int query_group = 64;  // queries that pass a block of keys together
+inline constexpr int tall_tile_window = 512;
+inline constexpr int max_tile_rows = 14;   // of any instruction set
 inline constexpr int gradient_keys = 128;  // keys and queries per score block of the backward passes
 inline constexpr int gradient_queries = 64;
 inline constexpr int row_gap = 16;  // score rows are this much apart, so that columns do not share cache sets

@@ -113,24 +113,41 @@ DIRIGO_INLINE T dot_row(std::int64_t d, const T* a, const T* b) {
   return total;
 }
 
-// Scores of m rows a (m x d, `padded` apart) against the panels of columns [begin, end), both multiples of
-// key_panel relative to `panels`: scores[i * stride + j - begin]. Inlined so that constant strides stay
-// constant.
+// With AVX-512 a taller tile than that of dense products: attention's operands stream past from the
+// second-level cache, and it uses what it loads more often.
+template <class Arch, class T>
+inline constexpr int tall_tile_rows = lanes<Arch, T>* int(sizeof(T)) == 64 ? max_tile_rows
+                                                                           : Tile<Arch, T>::rows;
+
+// Rows of scores to compute together for queries that see up to `window` keys. What a tall tile computes
+// beyond the diagonal must be little beside what its queries see.
+template <class Arch, class T>
+std::int64_t query_rows(std::int64_t window) {
+  return window < tall_tile_window ? Tile<Arch, T>::rows : tall_tile_rows<Arch, T>;
+}
+
+// c (m x n) = [c +] a b, n a multiple of Tile::columns.
+template <class Arch, class T, Start start>
+DIRIGO_INLINE void query_product(std::int64_t m, std::int64_t n, std::int64_t k, const T* a,
+                                 std::int64_t a_row, std::int64_t a_col, const T* b, std::int64_t b_row, T* c,
+                                 std::int64_t c_row) {
+  constexpr int rows = tall_tile_rows<Arch, T>, columns = Tile<Arch, T>::columns;
+  if (m != rows) return small_product<Arch, T, start>(m, n, k, a, a_row, a_col, b, b_row, c, c_row);
+  for (std::int64_t j = 0; j < n; j += columns) {
+    tile<Arch, T, rows, start>(k, a, a_row, a_col, b + j, b_row, nullptr, c + j, c_row);
+  }
+}
+
+// Scores of m rows a (m x d, `padded` apart) against the panels of columns [begin, end), both
+// multiples of key_panel relative to `panels`: scores[i * stride + j - begin]. Inlined so that constant
+// strides stay constant.
 template <class Arch, class T>
 DIRIGO_INLINE void panel_scores(std::int64_t m, std::int64_t d, std::int64_t padded, const T* a,
                                 const T* panels, std::int64_t begin, std::int64_t end, T* scores,
                                 std::int64_t stride) {
-  constexpr int rows = Tile<Arch, T>::rows, columns = Tile<Arch, T>::columns;
   for (std::int64_t j = begin; j < end; j += key_panel) {
-    if (m != rows) {
-      small_product<Arch, T, Start::zero>(m, key_panel, d, a, padded, 1, panels + j * d, key_panel,
-                                          scores + j - begin, stride);
-      continue;
-    }
-    for (int c = 0; c < key_panel; c += columns) {
-      tile<Arch, T, rows, Start::zero>(d, a, padded, 1, panels + j * d + c, key_panel, nullptr,
-                                       scores + j - begin + c, stride);
-    }
+    query_product<Arch, T, Start::zero>(m, key_panel, d, a, padded, 1, panels + j * d, key_panel,
+                                        scores + j - begin, stride);
   }
 }
 
@@ -138,7 +155,7 @@ DIRIGO_INLINE void panel_scores(std::int64_t m, std::int64_t d, std::int64_t pad
 template <class Arch, class T>
 DIRIGO_INLINE void add_product(std::int64_t m, std::int64_t padded, std::int64_t k, const T* a,
                                std::int64_t a_row, std::int64_t a_col, const T* b, T* c) {
-  small_product<Arch, T, Start::accumulate>(m, padded, k, a, a_row, a_col, b, padded, c, padded);
+  query_product<Arch, T, Start::accumulate>(m, padded, k, a, a_row, a_col, b, padded, c, padded);
 }
 
 }  // namespace dirigo::kernels

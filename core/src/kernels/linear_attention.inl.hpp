@@ -33,6 +33,35 @@ void pack_features(std::int64_t n, std::int64_t d, std::int64_t padded, const T*
   }
 }
 
+// 1 and then 0: factors that hide what comes from `seen` on.
+template <class Arch, class T>
+struct VisibleFactors {
+  static constexpr int width = lanes<Arch, T>;
+  T values[2 * width];
+
+  VisibleFactors() {
+    for (int i = 0; i < 2 * width; ++i) values[i] = T(i < width ? 1 : 0);
+  }
+  // x[j] = 0 for j in [seen, columns)
+  DIRIGO_INLINE void hide(std::int64_t seen, std::int64_t columns, T* x) const {
+    for (std::int64_t j = round_down(seen, width); j < columns; j += width) {
+      const Batch<Arch, T> factor = load<Arch, T>(values + width + smaller(j - seen, 0));
+      (load<Arch, T>(x + j) * factor).store_unaligned(x + j);
+    }
+  }
+};
+
+// y += sum of the n rows of x, `padded` values each.
+template <class Arch, class T>
+DIRIGO_INLINE void add_rows(std::int64_t n, std::int64_t padded, const T* x, T* y) {
+  constexpr int width = lanes<Arch, T>;
+  for (std::int64_t c = 0; c < padded; c += width) {
+    Batch<Arch, T> sum = load<Arch, T>(y + c);
+    for (std::int64_t i = 0; i < n; ++i) sum = sum + load<Arch, T>(x + i * padded + c);
+    sum.store_unaligned(y + c);
+  }
+}
+
 // y += factor x, `padded` values.
 template <class Arch, class T>
 DIRIGO_INLINE void add_row(std::int64_t padded, T factor, const T* x, T* y) {
@@ -92,7 +121,7 @@ class LinearForward {
     if (query_end < head_.queries) {  // S += phi(K)^T V, z += sum phi(k): only a later query needs them
       // exercise linear_state:
       add_product<Arch>(d_, padded_, keys, k_features_, std::int64_t(1), padded_, v_rows_, state_);
-      for (std::int64_t j = 0; j < keys; ++j) add_row<Arch>(padded_, T(1), k_features_ + j * padded_, total_);
+      add_rows<Arch>(keys, padded_, k_features_, total_);
       // end of exercise
       work_.useful += 2 * d_ * (d_ + 1) * keys;
     }
@@ -114,7 +143,7 @@ class LinearForward {
     T denominators[max_tile_rows];
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::int64_t seen = position(first + r) - chunk + 1;
-      fill<Arch>(seen, columns, T(0), scores_ + r * score_stride_);
+      visible_.hide(seen, columns, scores_ + r * score_stride_);
       denominators[r] = denominator(chunk, q_tile_ + r * padded_, seen, scores_ + r * score_stride_);
       unmasked += seen;
     }
@@ -146,6 +175,7 @@ class LinearForward {
   }
 
   const LinearHead<T>& head_;
+  const VisibleFactors<Arch, T> visible_;
   std::int64_t d_, padded_, chunk_, score_stride_;
   AttentionWork work_;
   T *k_features_, *v_rows_, *k_panels_, *q_tile_, *output_, *scores_, *state_, *total_;
@@ -242,7 +272,7 @@ class LinearBackward {
     if (!last) {
       pack_keys(chunk, n);
       add_product<Arch>(d_, padded_, n, v_rows_, std::int64_t(1), padded_, k_features_, state_);
-      for (std::int64_t j = 0; j < n; ++j) add_row<Arch>(padded_, T(1), k_features_ + j * padded_, total_);
+      add_rows<Arch>(n, padded_, k_features_, total_);
       work_.useful += 2 * d_ * (d_ + 1) * n;
     }
   }

@@ -20,8 +20,8 @@ namespace dirigo::kernels {
 inline constexpr double log2_e = 1.4426950408889634;
 inline constexpr double ln_2 = 0.6931471805599453;
 
-// -inf, +inf, -inf, key_panel times each: min(score, limits.from(j - lo)) masks before lo, likewise
-// until(hi).
+// -inf, +inf, -inf, key_panel times each: min(score, limits.from(j - lo)) masks j < lo, likewise until(j -
+// hi) masks j >= hi.
 template <class Arch, class T>
 struct EdgeLimits {
   alignas(scratch_alignment) T values[3 * key_panel];
@@ -31,25 +31,20 @@ struct EdgeLimits {
       values[i] = T(i / key_panel == 1 ? __builtin_inf() : -__builtin_inf());
     }
   }
-  const T* from(std::int64_t j) const { return values + key_panel + j; }
-  const T* until(std::int64_t j) const { return values + 2 * key_panel + j; }
+  const T* from(std::int64_t j) const { return values + key_panel + larger(j, -key_panel); }
+  const T* until(std::int64_t j) const { return values + 2 * key_panel + smaller(j, 0); }
 };
 
-// scores[j] = -inf for the j of the panels around [lo, hi) that are outside it.
+// scores[j] = -inf for the j of [0, columns) that are outside [lo, hi).
 template <class Arch, class T>
 DIRIGO_INLINE void mask_edges(const EdgeLimits<Arch, T>& limits, std::int64_t lo, std::int64_t hi,
-                              T* scores) {
+                              std::int64_t columns, T* scores) {
   constexpr int width = lanes<Arch, T>;
-  const std::int64_t first = round_down(lo, key_panel), last = round_down(hi, key_panel);
-  if (first != lo) {
-    for (std::int64_t j = first; j < first + key_panel; j += width) {
-      limited(load<Arch, T>(scores + j), load<Arch, T>(limits.from(j - lo))).store_unaligned(scores + j);
-    }
+  for (std::int64_t j = 0; j < lo; j += width) {
+    limited(load<Arch, T>(scores + j), load<Arch, T>(limits.from(j - lo))).store_unaligned(scores + j);
   }
-  if (last != hi) {
-    for (std::int64_t j = last; j < last + key_panel; j += width) {
-      limited(load<Arch, T>(scores + j), load<Arch, T>(limits.until(j - hi))).store_unaligned(scores + j);
-    }
+  for (std::int64_t j = round_down(hi, width); j < columns; j += width) {
+    limited(load<Arch, T>(scores + j), load<Arch, T>(limits.until(j - hi))).store_unaligned(scores + j);
   }
 }
 
@@ -81,13 +76,13 @@ struct OnlineSoftmax {
 
   // Masks the scores outside keys [lo, hi) of the block and takes in their maximum.
   DIRIGO_INLINE void find_largest(const EdgeLimits<Arch, T>& limits, std::int64_t lo, std::int64_t hi,
-                                  T* scores) {
+                                  std::int64_t columns, T* scores) {
     if (lo >= hi) return;
     constexpr int width = lanes<Arch, T>, half = key_panel / 2;
     using B = Batch<Arch, T>;
-    mask_edges<Arch>(limits, lo, hi, scores);
+    mask_edges<Arch>(limits, lo, hi, columns, scores);
     B max0(largest), max1(largest);
-    for (std::int64_t j = round_down(lo, key_panel); j < hi; j += key_panel) {
+    for (std::int64_t j = 0; j < columns; j += key_panel) {
       for (int i = 0; i < half; i += width) {
         max0 = xsimd::max(max0, load<Arch, T>(scores + j + i));
         max1 = xsimd::max(max1, load<Arch, T>(scores + j + half + i));
@@ -106,12 +101,9 @@ struct OnlineSoftmax {
     }
     constexpr int width = lanes<Arch, T>, half = key_panel / 2;
     using B = Batch<Arch, T>;
-    const std::int64_t begin = round_down(lo, key_panel), end = round_up(hi, key_panel);
-    fill<Arch>(0, begin, T(0), scores);
-    fill<Arch>(end, columns, T(0), scores);
     const B shift(largest);
     B sum0(T(0)), sum1(T(0));
-    for (std::int64_t j = begin; j < end; j += key_panel) {
+    for (std::int64_t j = 0; j < columns; j += key_panel) {
       for (int i = 0; i < half; i += width) {
         const B p0 = Exponential<Arch, T>::exp2(load<Arch, T>(scores + j + i) - shift);
         const B p1 = Exponential<Arch, T>::exp2(load<Arch, T>(scores + j + half + i) - shift);
@@ -121,48 +113,53 @@ struct OnlineSoftmax {
         p1.store_unaligned(scores + j + half + i);
       }
     }
-    // 0 in the row's first block, exactly 1 where the maximum stays.
-    const B factor = Exponential<Arch, T>::exp2(B(previous) - shift);
+    if (sum != T(0) && previous != largest) rescale(padded, output);
+    sum += horizontal_sum<Arch, T>(sum0 + sum1);
+  }
+
+ private:
+  DIRIGO_INLINE void rescale(std::int64_t padded, T* output) {
+    constexpr int width = lanes<Arch, T>;
+    using B = Batch<Arch, T>;
+    const B factor = Exponential<Arch, T>::exp2(B(previous) - B(largest));
     alignas(scratch_alignment) T lane[width];
     factor.store_aligned(lane);
-    sum = sum * lane[0] + horizontal_sum<Arch, T>(sum0 + sum1);
+    sum *= lane[0];
     for (std::int64_t c = 0; c < padded; c += width) {
       (load<Arch, T>(output + c) * factor).store_unaligned(output + c);
     }
   }
 };
 
-template <class Arch>
-DIRIGO_INLINE float natural_log(float x) {
-  return __builtin_logf(x);
-}
-template <class Arch>
-DIRIGO_INLINE double natural_log(double x) {
-  return __builtin_log(x);
-}
-
+// Queries are taken in groups, a group's tiles one after the other past each block of keys: so the keys come
+// from far away once per group, and packed ones are dropped behind a window.
 template <class Arch, class T>
 class SoftmaxForward {
  public:
   explicit SoftmaxForward(const AttentionHead<T>& head)
-      : head_(head), padded_(round_up(head.head_dim, key_panel)), packed_(0) {
+      : head_(head),
+        d_(head.head_dim),
+        padded_(round_up(head.head_dim, key_panel)),
+        window_(smaller(head.window, head.length)),
+        tile_rows_(query_rows<Arch, T>(window_)),
+        spread_(larger(key_panel, window_ / 2)) {
     Scratch<Arch, T> scratch(head.scratch);
-    k_panels_ = scratch.take(round_up(head.length, key_panel) * head.head_dim);
-    v_rows_ = scratch.take(head.length * padded_);
-    q_tile_ = scratch.take(max_tile_rows * padded_);
-    output_ = scratch.take(max_tile_rows * padded_);
+    k_panels_ = scratch.take(round_up(head.length, key_panel) * d_);
+    v_rows_ = scratch.take(round_up(head.length, key_panel) * padded_);
+    q_rows_ = scratch.take(query_group * padded_);
+    output_ = scratch.take(query_group * padded_);
     scores_ = scratch.take(max_tile_rows * score_stride);
   }
 
   AttentionWork run() {
-    for (std::int64_t first = 0; first < head_.queries;) {
-      const std::int64_t rows = tile_rows(first);
-      run_tile(first, rows);
-      first += rows;
+    for (std::int64_t first = 0; first < head_.queries; first += rows_) {
+      first_ = first;
+      rows_ = neighbours(first, query_group, larger(spread_, query_group));
+      run_group();
     }
     // QK and PV: 2 d each per pair.
-    const std::int64_t useful = 4 * head_.head_dim * unmasked_;
-    return {useful, 2 * head_.head_dim * computed_ - useful};
+    const std::int64_t useful = 4 * d_ * unmasked_;
+    return {useful, 2 * d_ * computed_ - useful};
   }
 
  private:
@@ -173,13 +170,33 @@ class SoftmaxForward {
   std::int64_t first_key(std::int64_t query) const { return larger(0, position(query) - head_.window + 1); }
   // end of exercise
 
-  // Consecutive queries form a tile while they are so close that it hardly computes more than they see.
-  std::int64_t tile_rows(std::int64_t first) const {
-    const std::int64_t most = smaller(Tile<Arch, T>::rows, head_.queries - first);
-    const std::int64_t spread = larger(key_panel, smaller(head_.window, head_.length) / 2);
+  // How many queries from `first` on, at most `most`, have positions less than `spread` apart.
+  std::int64_t neighbours(std::int64_t first, std::int64_t most, std::int64_t spread) const {
+    const std::int64_t available = smaller(most, head_.queries - first);
+    if (!head_.positions) return smaller(available, spread);
     std::int64_t rows = 1;
-    while (rows < most && position(first + rows) - position(first) <= spread) ++rows;
+    while (rows < available && position(first + rows) - position(first) < spread) ++rows;
     return rows;
+  }
+
+  void run_group() {
+    const std::int64_t lo = first_key(first_), hi = position(first_ + rows_ - 1) + 1;
+    pack_rows<Arch>(rows_, d_, padded_, T(head_.scale * T(log2_e)), head_.q + first_ * head_.q_stride,
+                    head_.q_stride, q_rows_);
+    fill<Arch>(0, rows_ * padded_, T(0), output_);
+    for (std::int64_t r = 0; r < rows_; ++r) state_[r] = {};
+    if (round_up(hi, key_panel) - kept_ > capacity()) kept_ = packed_ = round_down(lo, key_panel);
+    for (std::int64_t block = round_down(lo, key_block); block < hi; block += key_block) {
+      const std::int64_t end = smaller(block + key_block, hi);
+      pack_keys(larger(block, round_down(lo, key_panel)), end);
+      // Consecutive queries form a tile while they are so close that it hardly computes more than they see.
+      for (std::int64_t row = 0; row < rows_;) {
+        const std::int64_t rows = smaller(rows_ - row, neighbours(first_ + row, tile_rows_, spread_));
+        run_tile(row, rows, block, end);
+        row += rows;
+      }
+    }
+    write_group();
   }
 
   // Packs what is missing of the panels in [begin, end): positions ascend, so that packing does too.
@@ -187,56 +204,69 @@ class SoftmaxForward {
     begin = larger(begin, packed_);
     end = smaller(round_up(end, key_panel), head_.length);
     if (begin >= end) return;
-    pack_panels<Arch>(begin, end, head_.head_dim, head_.k, head_.k_stride, k_panels_);
-    pack_rows<Arch>(end - begin, head_.head_dim, padded_, T(1), head_.v + begin * head_.v_stride,
-                    head_.v_stride, v_rows_ + begin * padded_);
+    pack_panels<Arch>(begin, end, d_, head_.k, head_.k_stride, k_panels_ - kept_ * d_);
+    pack_rows<Arch>(end - begin, d_, padded_, T(1), head_.v + begin * head_.v_stride, head_.v_stride,
+                    v_rows_ + (begin - kept_) * padded_);
     packed_ = round_up(end, key_panel);
   }
 
-  void run_tile(std::int64_t first, std::int64_t rows) {
-    const std::int64_t d = head_.head_dim;
-    const std::int64_t lo = first_key(first), hi = position(first + rows - 1) + 1;
-    pack_keys(round_down(lo, key_panel), hi);
-    pack_rows<Arch>(rows, d, padded_, T(head_.scale * T(log2_e)), head_.q + first * head_.q_stride,
-                    head_.q_stride, q_tile_);
-    fill<Arch>(0, rows * padded_, T(0), output_);
-    OnlineSoftmax<Arch, T> state[max_tile_rows];
-    for (std::int64_t block = round_down(lo, key_block); block < hi; block += key_block) {
-      const std::int64_t begin = larger(block, round_down(lo, key_panel));
-      const std::int64_t end = smaller(block + key_block, hi);
-      const std::int64_t columns = round_up(end - begin, key_panel);
-      panel_scores<Arch>(rows, d, padded_, q_tile_, k_panels_, begin, begin + columns, scores_, score_stride);
-      std::int64_t row_lo[max_tile_rows], row_hi[max_tile_rows];  // keys of the block that a row sees
-      for (std::int64_t r = 0; r < rows; ++r) {
-        row_lo[r] = larger(first_key(first + r), begin) - begin;
-        row_hi[r] = smaller(position(first + r) + 1, end) - begin;
-        state[r].find_largest(limits_, row_lo[r], row_hi[r], scores_ + r * score_stride);
-        unmasked_ += larger(0, row_hi[r] - row_lo[r]);
-      }
-      for (std::int64_t r = 0; r < rows; ++r) {
-        state[r].weigh(row_lo[r], row_hi[r], columns, scores_ + r * score_stride, padded_,
-                       output_ + r * padded_);
-      }
-      const std::int64_t from = larger(begin, lo);
-      add_product<Arch>(rows, padded_, end - from, scores_ + from - begin, score_stride, std::int64_t(1),
-                        v_rows_ + from * padded_, output_);
-      computed_ += rows * (columns + end - from);
+  // Queries [row, row + rows) of the group against keys [block, block_end).
+  void run_tile(std::int64_t row, std::int64_t rows, std::int64_t block, std::int64_t block_end) {
+    const std::int64_t query = first_ + row;
+    const std::int64_t lo = larger(block, first_key(query));
+    const std::int64_t hi = smaller(block_end, position(query + rows - 1) + 1);
+    if (lo >= hi) return;
+    const std::int64_t begin = round_down(lo, key_panel), columns = round_up(hi, key_panel) - begin;
+    panel_scores<Arch>(rows, d_, padded_, q_rows_ + row * padded_, k_panels_ - kept_ * d_, begin,
+                       begin + columns, scores_, score_stride);
+    std::int64_t row_lo[max_tile_rows], row_hi[max_tile_rows];  // keys that a row sees, from `begin`
+    for (std::int64_t r = 0; r < rows; ++r) {
+      row_lo[r] = larger(first_key(query + r), begin) - begin;
+      row_hi[r] = smaller(position(query + r) + 1, hi) - begin;
+      state_[row + r].find_largest(limits_, row_lo[r], row_hi[r], columns, scores_ + r * score_stride);
+      unmasked_ += larger(0, row_hi[r] - row_lo[r]);
     }
     for (std::int64_t r = 0; r < rows; ++r) {
-      write_row<Arch>(d, T(1) / state[r].sum, output_ + r * padded_,
-                      head_.out + (first + r) * head_.out_stride);
-      if (head_.log_sum_exp) {
-        head_.log_sum_exp[first + r] = state[r].largest * T(ln_2) + natural_log<Arch>(state[r].sum);
-      }
+      state_[row + r].weigh(row_lo[r], row_hi[r], columns, scores_ + r * score_stride, padded_,
+                            output_ + (row + r) * padded_);
     }
+    add_product<Arch>(rows, padded_, hi - lo, scores_ + lo - begin, score_stride, std::int64_t(1),
+                      v_rows_ + (lo - kept_) * padded_, output_ + row * padded_);
+    computed_ += rows * (columns + hi - lo);
+  }
+
+  void write_group() {
+    constexpr int width = lanes<Arch, T>;
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      write_row<Arch>(d_, T(1) / state_[r].sum, output_ + r * padded_,
+                      head_.out + (first_ + r) * head_.out_stride);
+    }
+    if (!head_.log_sum_exp) return;
+    T sum[query_group], logarithm[query_group];
+    for (std::int64_t r = 0; r < query_group; ++r) sum[r] = r < rows_ ? state_[r].sum : T(1);
+    for (std::int64_t r = 0; r < rows_; r += width) {
+      xsimd::log(load<Arch, T>(sum + r)).store_unaligned(logarithm + r);
+    }
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      head_.log_sum_exp[first_ + r] = state_[r].largest * T(ln_2) + logarithm[r];
+    }
+  }
+
+  // Keys of a group, and some more, so that those still needed are seldom packed again.
+  std::int64_t capacity() const {
+    return smaller(round_up(head_.length, key_panel),
+                   round_up(window_ + larger(spread_, query_group), key_panel) + 2 * key_block);
   }
 
   const AttentionHead<T>& head_;
   const EdgeLimits<Arch, T> limits_;
-  std::int64_t padded_;
-  std::int64_t packed_;                       // panels before this key are packed, or no longer needed
+  std::int64_t d_, padded_, window_, tile_rows_;
+  std::int64_t spread_;                       // of the positions in one tile
+  std::int64_t first_ = 0, rows_ = 0;         // the group's queries
+  std::int64_t kept_ = 0, packed_ = 0;        // panels of keys [kept, packed) are in scratch
   std::int64_t unmasked_ = 0, computed_ = 0;  // pairs: unmasked; in QK plus in PV
-  T *k_panels_, *v_rows_, *q_tile_, *output_, *scores_;
+  OnlineSoftmax<Arch, T> state_[query_group];
+  T *k_panels_, *v_rows_, *q_rows_, *output_, *scores_;
 };
 
 template <class Arch, class T>
@@ -248,6 +278,9 @@ AttentionWork softmax_attention(const AttentionHead<T>& head) noexcept {
 //   dV = P^T dO, dS = P (dP - D), dQ = scale dS K, dK = scale dS^T Q.
 // Blocks of keys x queries recompute P = exp2(s - log2 sum exp2 s); each key block finishes its dK and dV,
 // and dQ accumulates over key blocks in order.
+//
+// Mixed with a narrower attention the five products stay the same for P = sum_b w_b P_b and
+// dS = sum_b w_b P_b (dP - D_b), b over the two: the narrower one costs its exponentials only.
 template <class Arch, class T>
 class SoftmaxBackward {
  public:
@@ -256,7 +289,8 @@ class SoftmaxBackward {
         head_(gradient.forward),
         length_(head_.length),
         d_(head_.head_dim),
-        padded_(round_up(d_, key_panel)) {
+        padded_(round_up(d_, key_panel)),
+        tile_rows_(query_rows<Arch, T>(smaller(head_.window, length_))) {
     Scratch<Arch, T> scratch(head_.scratch);
     k_panels_ = scratch.take(round_up(length_, key_panel) * d_);
     v_panels_ = scratch.take(round_up(length_, key_panel) * d_);
@@ -266,8 +300,8 @@ class SoftmaxBackward {
     dq_ = scratch.take(length_ * padded_);
     dk_ = scratch.take(gradient_keys * padded_);
     dv_ = scratch.take(gradient_keys * padded_);
-    delta_ = scratch.take(length_);
-    log_sum_ = scratch.take(length_);
+    outer_ = take_band(scratch);
+    narrow_ = take_band(scratch);
     p_ = scratch.take(gradient_queries * score_stride);
     ds_ = scratch.take(gradient_queries * score_stride);
   }
@@ -285,7 +319,6 @@ class SoftmaxBackward {
 
  private:
   static constexpr std::int64_t score_stride = gradient_keys + row_gap;
-  static constexpr std::int64_t tile_rows = Tile<Arch, T>::rows;
 
   void pack() {
     pack_panels<Arch>(0, length_, d_, head_.k, head_.k_stride, k_panels_);
@@ -294,9 +327,26 @@ class SoftmaxBackward {
     pack_rows<Arch>(length_, d_, padded_, T(head_.scale * T(log2_e)), head_.q, head_.q_stride, q_rows_);
     pack_rows<Arch>(length_, d_, padded_, T(1), gradient_.dout, gradient_.dout_stride, dout_rows_);
     fill<Arch>(0, length_ * padded_, T(0), dq_);
+    const NarrowAttention<T>& narrow = gradient_.narrow;
+    const bool mixed = narrow.window > 0;
+    pack_band(outer_, head_.out, head_.log_sum_exp, mixed ? narrow.outer_weight : nullptr);
+    if (mixed) pack_band(narrow_, narrow.out, narrow.log_sum_exp, narrow.weight);
+  }
+
+  // What a query's row of P and dS needs, of one of the two attentions.
+  struct Band {
+    T *delta, *log_sum, *weight;
+  };
+
+  Band take_band(Scratch<Arch, T>& scratch) const {
+    return {scratch.take(length_), scratch.take(length_), scratch.take(length_)};
+  }
+
+  void pack_band(const Band& band, const T* out, const T* log_sum_exp, const T* weight) const {
     for (std::int64_t i = 0; i < length_; ++i) {
-      delta_[i] = dot_row<Arch>(d_, dout_rows_ + i * padded_, head_.out + i * head_.out_stride);
-      log_sum_[i] = head_.log_sum_exp[i] * T(log2_e);
+      band.delta[i] = dot_row<Arch>(d_, dout_rows_ + i * padded_, out + i * head_.out_stride);
+      band.log_sum[i] = log_sum_exp[i] * T(log2_e);
+      band.weight[i] = weight ? weight[i * gradient_.narrow.weight_stride] : T(1);
     }
   }
 
@@ -317,68 +367,73 @@ class SoftmaxBackward {
     }
   }
 
-  // P and dS of queries [q, q_end) against the block, and their share of dQ.
+  // P and dS of queries [q, q_end) against the block, and their share of dQ. Both are also set, to 0, on the
+  // masked keys that add_to_keys reads: less than tile_rows_ beyond what a query sees.
   void score_gradients(std::int64_t block, std::int64_t block_end, std::int64_t q, std::int64_t q_end) {
-    const std::int64_t columns = round_up(block_end - block, key_panel);
-    for (std::int64_t first = q; first < q_end; first += tile_rows) {
-      const std::int64_t rows = smaller(tile_rows, q_end - first);
+    for (std::int64_t first = q; first < q_end; first += tile_rows_) {
+      const std::int64_t rows = smaller(tile_rows_, q_end - first);
       // exercise sliding_window: const std::int64_t lo = block;
       const std::int64_t lo = larger(block, first - head_.window + 1);
       // end of exercise
       const std::int64_t hi = smaller(block_end, first + rows);
-      const std::int64_t begin = round_down(lo, key_panel), end = round_up(hi, key_panel);
-      T* const p = p_ + (first - q) * score_stride;
-      T* const ds = ds_ + (first - q) * score_stride;
-      if (lo < hi) {
-        panel_scores<Arch>(rows, d_, padded_, q_rows_ + first * padded_, k_panels_, begin, end,
-                           p + begin - block, score_stride);
-        panel_scores<Arch>(rows, d_, padded_, dout_rows_ + first * padded_, v_panels_, begin, end,
-                           ds + begin - block, score_stride);
-      }
+      const std::int64_t begin = larger(block, round_down(lo - tile_rows_ + 1, key_panel));
+      const std::int64_t end = smaller(block_end, hi + tile_rows_ - 1);
+      if (lo >= hi) continue;
+      const std::int64_t columns = round_up(end - begin, key_panel);
+      T* const p = p_ + (first - q) * score_stride + begin - block;
+      T* const ds = ds_ + (first - q) * score_stride + begin - block;
+      panel_scores<Arch>(rows, d_, padded_, q_rows_ + first * padded_, k_panels_, begin, begin + columns, p,
+                         score_stride);
+      panel_scores<Arch>(rows, d_, padded_, dout_rows_ + first * padded_, v_panels_, begin, begin + columns,
+                         ds, score_stride);
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t i = first + r;
         // exercise sliding_window: const std::int64_t row_lo = block;
         const std::int64_t row_lo = larger(block, i - head_.window + 1);
         // end of exercise
         const std::int64_t row_hi = smaller(block_end, i + 1);
-        score_row(row_lo - block, row_hi - block, columns, log_sum_[i], delta_[i], p + r * score_stride,
-                  ds + r * score_stride);
+        score_row(i, row_lo - begin, row_hi - begin, i + 1 - gradient_.narrow.window - begin, columns,
+                  p + r * score_stride, ds + r * score_stride);
         unmasked_ += larger(0, row_hi - row_lo);
       }
-      if (lo < hi) {
-        add_product<Arch>(rows, padded_, hi - lo, ds + lo - block, score_stride, std::int64_t(1),
-                          k_rows_ + lo * padded_, dq_ + first * padded_);
-        computed_ += rows * (2 * (end - begin) + hi - lo);
-      }
+      add_product<Arch>(rows, padded_, hi - lo, ds + lo - begin, score_stride, std::int64_t(1),
+                        k_rows_ + lo * padded_, dq_ + first * padded_);
+      computed_ += rows * (2 * columns + hi - lo);
     }
   }
 
-  // p and ds of one row, from its scores and dP; zero outside [lo, hi).
-  void score_row(std::int64_t lo, std::int64_t hi, std::int64_t columns, T log_sum, T delta, T* p, T* ds) {
-    constexpr int width = lanes<Arch, T>;
+  // p and ds of query i, from its scores and dP; zero outside [lo, hi). The narrower attention starts at
+  // `narrow_lo`.
+  void score_row(std::int64_t i, std::int64_t lo, std::int64_t hi, std::int64_t narrow_lo,
+                 std::int64_t columns, T* p, T* ds) const {
     using B = Batch<Arch, T>;
-    const std::int64_t begin = lo < hi ? round_down(lo, key_panel) : columns;
-    const std::int64_t end = lo < hi ? round_up(hi, key_panel) : columns;
-    fill<Arch>(0, begin, T(0), p);
-    fill<Arch>(0, begin, T(0), ds);
-    fill<Arch>(end, columns, T(0), p);
-    fill<Arch>(end, columns, T(0), ds);
-    if (lo >= hi) return;
-    mask_edges<Arch>(limits_, lo, hi, p);
-    const B shift(log_sum), offset(delta);
-    for (std::int64_t j = begin; j < end; j += key_panel) {
-      for (int i = 0; i < key_panel; i += width) {
-        const B weight = Exponential<Arch, T>::exp2(load<Arch, T>(p + j + i) - shift);
-        weight.store_unaligned(p + j + i);
-        (weight * (load<Arch, T>(ds + j + i) - offset)).store_unaligned(ds + j + i);
-      }
+    constexpr int width = lanes<Arch, T>;
+    mask_edges<Arch>(limits_, lo, hi, columns, p);
+    const std::int64_t split =
+        gradient_.narrow.window > 0 ? smaller(columns, round_down(larger(narrow_lo, 0), width)) : columns;
+    const B shift(outer_.log_sum[i]), offset(outer_.delta[i]), share(outer_.weight[i]);
+    for (std::int64_t j = 0; j < split; j += width) {
+      const B weight = share * Exponential<Arch, T>::exp2(load<Arch, T>(p + j) - shift);
+      weight.store_unaligned(p + j);
+      (weight * (load<Arch, T>(ds + j) - offset)).store_unaligned(ds + j);
+    }
+    if (split == columns) return;
+    const B narrow_shift(narrow_.log_sum[i]), narrow_offset(narrow_.delta[i]),
+        narrow_share(narrow_.weight[i]);
+    for (std::int64_t j = split; j < columns; j += width) {
+      const B score = load<Arch, T>(p + j), dp = load<Arch, T>(ds + j);
+      const B seen = xsimd::min(score, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
+      const B weight = share * Exponential<Arch, T>::exp2(score - shift);
+      const B narrow = narrow_share * Exponential<Arch, T>::exp2(seen - narrow_shift);
+      (weight + narrow).store_unaligned(p + j);
+      multiply_add(weight, dp - offset, narrow * (dp - narrow_offset)).store_unaligned(ds + j);
     }
   }
 
   // dV += P^T dO, dK += dS^T Q: for every few keys, over the queries of [q, q_end) that see one of them.
   void add_to_keys(std::int64_t block, std::int64_t block_end, std::int64_t q, std::int64_t q_end) {
-    for (std::int64_t j = block; j < block_end; j += tile_rows) {
-      const std::int64_t keys = smaller(tile_rows, block_end - j);
+    for (std::int64_t j = block; j < block_end; j += tile_rows_) {
+      const std::int64_t keys = smaller(tile_rows_, block_end - j);
       const std::int64_t first = larger(q, j);
       const std::int64_t last = smaller(q_end, j + keys - 1 + smaller(head_.window, length_));
       if (first >= last) continue;
@@ -395,9 +450,10 @@ class SoftmaxBackward {
   const AttentionHeadGradient<T>& gradient_;
   const AttentionHead<T>& head_;
   const EdgeLimits<Arch, T> limits_;
-  std::int64_t length_, d_, padded_;
+  std::int64_t length_, d_, padded_, tile_rows_;
   std::int64_t unmasked_ = 0, computed_ = 0;  // pairs: unmasked; summed over the five products
-  T *k_panels_, *v_panels_, *k_rows_, *q_rows_, *dout_rows_, *dq_, *dk_, *dv_, *delta_, *log_sum_, *p_, *ds_;
+  T *k_panels_, *v_panels_, *k_rows_, *q_rows_, *dout_rows_, *dq_, *dk_, *dv_, *p_, *ds_;
+  Band outer_, narrow_;
 };
 
 template <class Arch, class T>

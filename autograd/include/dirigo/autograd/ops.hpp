@@ -93,5 +93,8 @@ Variable local_attention(const Variable& q, const Variable& k, const Variable& v
 // phi(u) = ELU(u) + 1, in chunks of `chunk` >= 1 positions
 Variable linear_attention(const Variable& q, const Variable& k, const Variable& v, int heads,
                           std::int64_t chunk = 64, Rows rows = {});
+// mix of the three for the same q, k, v: weights (B T, 3) for full, linear, local -> (B, T, D)
+Variable mixed_attention(const Variable& weights, const Variable& q, const Variable& k, const Variable& v,
+                         int heads, std::int64_t window, std::int64_t chunk = 64);
 
 }  // namespace dirigo::ops

@@ -39,11 +39,23 @@ struct AttentionHead {
   T* scratch = nullptr;  // softmax_attention_scratch(length, d) values
 };
 
-// Its backward pass, for all `length` queries in order: given dout, out and log_sum_exp of the forward pass,
-// writes dq, dk, dv (length x d each).
+// Attention over fewer keys of the same queries, keys and values, mixed with AttentionHead's row by row:
+//   y_i = outer_weight_i out_i + weight_i narrow.out_i.
+template <class T>
+struct NarrowAttention {
+  std::int64_t window = 0;  // at most AttentionHead's; 0: there is none, and outer_weight is 1
+  const T* out = nullptr;   // as AttentionHead's, and in rows as far apart
+  const T* log_sum_exp = nullptr;
+  const T *outer_weight = nullptr, *weight = nullptr;
+  std::int64_t weight_stride = 0;
+};
+
+// Its backward pass, for all `length` queries in order: given out and log_sum_exp of the forward pass, and
+// dout, the gradient of out (of y with `narrow`), writes dq, dk, dv (length x d each).
 template <class T>
 struct AttentionHeadGradient {
   AttentionHead<T> forward;
+  NarrowAttention<T> narrow = {};
   const T* dout = nullptr;
   T *dq = nullptr, *dk = nullptr, *dv = nullptr;
   std::int64_t dout_stride = 0, dq_stride = 0, dk_stride = 0, dv_stride = 0;

@@ -36,13 +36,14 @@ class Language {
 // The recall language: a stochastic text with key-value pairs in it.
 // Bytes: 32 text symbols a-z . , ; : - ' followed by `keys` keys (A-Z, then bytes from 128) and as many
 // values (0-9 and punctuation, then bytes from 192); token ids in that order. A slot holds a text symbol or,
-// with probability 0.12, a key, and then its value follows. The text symbol is the one that a fixed table
-// gives for the last two text symbols with probability 0.9, else uniform; at the beginning both stand at
-// index 32. The key is one of this sequence's `active_keys`, a random subset; its value is the one bound to
-// it earlier in this sequence, else uniform.
+// with probability `key_rate`, a key, and then its value follows. The text symbol is the one that a fixed
+// table gives for the last two text symbols with probability 0.9, else uniform; at the beginning both stand
+// at index 32. The key is one of this sequence's `active_keys`, a random subset; its value is the one bound
+// to it earlier in this sequence, else uniform.
 struct RecallOptions {
   std::int64_t keys = 16;         // 1..64
   std::int64_t active_keys = 16;  // 1..keys
+  double key_rate = 0.12;         // between 0 and 1
   std::uint64_t seed = 0;         // fixes the table
 };
 std::unique_ptr<Language> make_recall(const RecallOptions& options);

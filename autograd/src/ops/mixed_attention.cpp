@@ -1,0 +1,284 @@
+// y_t = sum_k w_tk E_k(q, k, v)_t: full, linear and local attention of the same queries, keys and values,
+// mixed token by token. It is `mix` of the three operations, head by head:
+//   dw_tk = sum over heads of <dy_t, E_k,t>,   dE_k,t = w_tk dy_t,   dq = sum_k dq_k, and so dk and dv.
+// A head's queries, keys, values and gradients stay in cache while the three experts use them; apart, every
+// expert reads and writes them all in memory, and the tape adds three gradients to each of q, k and v there.
+// Backward, local attention shares full attention's five products (softmax_attention.inl.hpp).
+// Derivation: docs/mathematics/softmax-attention.md
+#include <array>
+#include <cstring>
+
+#include "attention_heads.hpp"
+
+namespace dirigo::ops {
+namespace {
+
+enum ExpertIndex : std::size_t { full_expert, linear_expert, local_expert, expert_count };
+
+struct Mixture {
+  AttentionInputs in;
+  Tensor weights;  // (B T, K)
+  std::int64_t window, chunk;
+  Tensor outputs;      // (B H, K, T, d)
+  Tensor normalisers;  // (B H, K, T): log-sum-exp of full and local, denominator of linear
+
+  std::int64_t head_size() const { return in.length * in.head_dim(); }
+  std::int64_t head_scratch() const {
+    return std::max(softmax_attention_scratch(in.length, in.head_dim()),
+                    linear_attention_scratch(in.length, in.head_dim(), chunk));
+  }
+  template <class T>
+  const T* weights_of(const HeadTask& task) const {
+    return weights.data<T>() + task.first_query * std::int64_t(expert_count);
+  }
+};
+
+// One head's (T, d) of every expert, one behind the other.
+template <class T>
+std::array<T*, expert_count> split(T* values, std::int64_t size) {
+  return {values, values + size, values + 2 * size};
+}
+
+template <class T>
+std::array<T*, expert_count> outputs_of(Mixture& m, const HeadTask& task) {
+  return split(m.outputs.data<T>() + task.index * std::int64_t(expert_count) * m.head_size(), m.head_size());
+}
+template <class T>
+std::array<T*, expert_count> normalisers_of(Mixture& m, const HeadTask& task) {
+  return split(m.normalisers.data<T>() + task.index * std::int64_t(expert_count) * m.in.length, m.in.length);
+}
+
+template <class Head, class T>
+Head expert_head(Mixture& m, const HeadTask& task, ExpertIndex expert, T* scratch) {
+  Head head;
+  set_head(head, m.in, task, m.outputs.data<T>(), scratch);
+  head.out = outputs_of<T>(m, task)[expert];
+  head.out_stride = m.in.head_dim();
+  return head;
+}
+
+template <class T>
+AttentionHead<T> softmax_head(Mixture& m, const HeadTask& task, ExpertIndex expert, T* scratch) {
+  auto head = expert_head<AttentionHead<T>>(m, task, expert, scratch);
+  head.window = expert == full_expert ? m.in.length : std::min(m.window, m.in.length);
+  head.scale = T(1 / std::sqrt(double(m.in.head_dim())));
+  head.log_sum_exp = normalisers_of<T>(m, task)[expert];
+  return head;
+}
+
+template <class T>
+LinearHead<T> linear_head(Mixture& m, const HeadTask& task, T* scratch) {
+  auto head = expert_head<LinearHead<T>>(m, task, linear_expert, scratch);
+  head.chunk = m.chunk;
+  head.denominator = normalisers_of<T>(m, task)[linear_expert];
+  return head;
+}
+
+AttentionWork operator+(const AttentionWork& a, const AttentionWork& b) {
+  return {a.useful + b.useful, a.padding + b.padding};
+}
+
+// A head's (T, d) between its place in (B, T, D) and consecutive rows.
+template <class T>
+void gather_head(const Mixture& m, const T* from, T* to) {
+  for (std::int64_t t = 0; t < m.in.length; ++t, from += m.in.width, to += m.in.head_dim())
+    std::memcpy(to, from, std::size_t(m.in.head_dim()) * sizeof(T));
+}
+template <class T>
+void place_head(const Mixture& m, const T* from, T* to) {
+  for (std::int64_t t = 0; t < m.in.length; ++t, from += m.in.head_dim(), to += m.in.width)
+    std::memcpy(to, from, std::size_t(m.in.head_dim()) * sizeof(T));
+}
+
+template <class T>
+void forward(const Context& context, Mixture& m, T* y) {
+  const KernelTable<T>& kernels = context.kernels<T>();
+  const std::int64_t size = m.head_size();
+  for_heads<T>(context, m.in, size + m.head_scratch(), [&](const HeadTask& task, T* mixed) {
+    T* const scratch = mixed + size;
+    const AttentionWork work = kernels.softmax_attention(softmax_head(m, task, full_expert, scratch)) +
+                               kernels.linear_attention(linear_head(m, task, scratch)) +
+                               kernels.softmax_attention(softmax_head(m, task, local_expert, scratch));
+    const auto outputs = outputs_of<T>(m, task);
+    const std::array<const T*, expert_count> experts{outputs[full_expert], outputs[linear_expert],
+                                                     outputs[local_expert]};
+    kernels.mix(m.in.length, m.in.head_dim(), expert_count, m.weights_of<T>(task), experts.data(), mixed);
+    place_head(m, mixed, y + task.query_offset);
+    return work;
+  });
+}
+
+// dq, dk and dv in consecutive rows.
+template <class T, class Gradient>
+void connect(Gradient& gradient, const Mixture& m, const T* dout, T* gradients) {
+  const auto [dq, dk, dv] = split(gradients, m.head_size());
+  gradient.dout = dout;
+  gradient.dq = dq;
+  gradient.dk = dk;
+  gradient.dv = dv;
+  gradient.dout_stride = gradient.dq_stride = gradient.dk_stride = gradient.dv_stride = m.in.head_dim();
+}
+
+// Full attention mixed with local.
+template <class T>
+AttentionHeadGradient<T> softmax_gradient(Mixture& m, const HeadTask& task, T* scratch) {
+  AttentionHeadGradient<T> gradient;
+  gradient.forward = softmax_head(m, task, full_expert, scratch);
+  const AttentionHead<T> narrow = softmax_head(m, task, local_expert, scratch);
+  const T* const weights = m.weights_of<T>(task);
+  gradient.narrow = {narrow.window,          narrow.out,
+                     narrow.log_sum_exp,     weights + std::size_t(full_expert),
+                     weights + local_expert, std::int64_t(expert_count)};
+  return gradient;
+}
+
+// The gradients of one head into dq, dk, dv; its share of the weights' gradient into dweights, (T, K).
+template <class T>
+AttentionWork vjp_head(const Context& context, Mixture& m, const HeadTask& task, const T* dy,
+                       const AttentionGradients& gradients, T* dweights, T* scratch) {
+  const KernelTable<T>& kernels = context.kernels<T>();
+  const std::int64_t size = m.head_size();
+  T *const dmixed = scratch, *const dlinear = dmixed + size, *const sum = dlinear + size,
+           *const next = sum + 3 * size, *const rest = next + 3 * size;
+  const auto outputs = outputs_of<T>(m, task);
+  const std::array<const T*, expert_count> experts{outputs[full_expert], outputs[linear_expert],
+                                                   outputs[local_expert]};
+  const std::array<T*, expert_count> dexperts{nullptr, dlinear, nullptr};
+  gather_head(m, dy + task.query_offset, dmixed);
+  kernels.mix_vjp(m.in.length, m.in.head_dim(), expert_count, m.weights_of<T>(task), experts.data(), dmixed,
+                  dexperts.data(), dweights);
+  AttentionHeadGradient<T> softmax = softmax_gradient(m, task, rest);
+  connect(softmax, m, dmixed, sum);
+  LinearHeadGradient<T> linear;
+  linear.forward = linear_head(m, task, rest);
+  connect(linear, m, dlinear, next);
+  const AttentionWork work = kernels.softmax_attention_vjp(softmax) + kernels.linear_attention_vjp(linear);
+  kernels.add(3 * size, sum, next, sum);
+  Tensor dq = gradients.dq, dk = gradients.dk, dv = gradients.dv;
+  place_head(m, sum, dq.data<T>() + task.query_offset);
+  place_head(m, sum + size, dk.data<T>() + task.key_offset);
+  place_head(m, sum + 2 * size, dv.data<T>() + task.key_offset);
+  return work;
+}
+
+// (B H, T, K) -> (B T, K), heads in ascending order.
+template <class T>
+Tensor sum_heads(const Context& context, const Mixture& m, const T* parts) {
+  Tensor sums = Tensor::zeros(context, m.weights.shape(), dtype_of<T>);
+  T* const to = sums.data<T>();
+  const std::int64_t size = m.in.length * std::int64_t(expert_count);
+  for (std::int64_t task = 0; task < m.in.tasks(); ++task) {
+    context.kernels<T>().add_scaled(size, T(1), parts + task * size, to + task / m.in.heads * size);
+  }
+  return sums;
+}
+
+template <class T>
+void vjp(Backward& pass, Mixture& m) {
+  const Context& context = pass.context();
+  const AttentionGradients gradients(context, m.in);
+  Tensor parts = Tensor::empty(context, {m.in.batch * m.in.heads, m.in.length, expert_count}, dtype_of<T>);
+  const T* dy = pass.gradient().data<T>();
+  T* dweights = parts.data<T>();
+  const std::int64_t size = m.in.length * std::int64_t(expert_count);
+  for_heads<T>(context, m.in, 8 * m.head_size() + m.head_scratch(), [&](const HeadTask& task, T* scratch) {
+    return vjp_head(context, m, task, dy, gradients, dweights + task.index * size, scratch);
+  });
+  if (pass.needs(0)) pass.add(0, sum_heads(context, m, dweights));
+  pass.add(1, gradients.dq);
+  pass.add(2, gradients.dk);
+  pass.add(3, gradients.dv);
+}
+
+}  // namespace
+
+Variable mixed_attention(const Variable& weights, const Variable& q, const Variable& k, const Variable& v,
+                         int heads, std::int64_t window, std::int64_t chunk) {
+  if (window < 1) throw_value("mixed_attention", "window", "a number >= 1", std::to_string(window));
+  if (chunk < 1) throw_value("mixed_attention", "chunk", "a number >= 1", std::to_string(chunk));
+  const Context& context = q.context();
+  Mixture m{
+      attention_inputs("mixed_attention", q, k, v, heads, {}), row_major(weights), window, chunk, {}, {}};
+  require_shape("mixed_attention", "weights", weights.shape(),
+                {m.in.batch * m.in.length, std::int64_t(expert_count)});
+  const Shape normalisers{m.in.batch * heads, expert_count, m.in.length};
+  m.normalisers = Tensor::empty(context, normalisers, q.dtype());
+  m.outputs =
+      Tensor::empty(context, {normalisers[0], normalisers[1], normalisers[2], m.in.head_dim()}, q.dtype());
+  Tensor y = Tensor::empty(context, q.shape(), q.dtype());
+  visit_dtype(q.dtype(), [&](auto zero) { forward(context, m, y.data<decltype(zero)>()); });
+  return q.tape().record("mixed_attention", {weights, q, k, v}, y, [m](Backward& pass) mutable {
+    visit_dtype(m.weights.dtype(), [&](auto zero) { vjp<decltype(zero)>(pass, m); });
+  });
+}
+
+// --- cases -------------------------------------------------------------------------------------------------
+
+namespace {
+
+// The three definitions by loops, from the inputs weights, q, k, v.
+Values reference(Tensors x, int heads, std::int64_t window) {
+  const auto dot = [](const Values& a, const Values& b, auto f) {
+    double sum = 0;
+    for (std::size_t c = 0; c < a.size(); ++c) sum += f(a[c]) * f(b[c]);
+    return sum;
+  };
+  const auto softmax = [&](const Values& a, const Values& b) {
+    return std::exp(dot(a, b, [](double u) { return u; }) / std::sqrt(double(a.size())));
+  };
+  const auto kernel = [&](const Values& a, const Values& b) {
+    return dot(a, b, [](double u) { return u > 0 ? u + 1 : std::exp(u); });
+  };
+  const std::int64_t length = x[1].shape()[1], width = x[1].shape()[2];
+  const std::array<Values, expert_count> experts{attention_reference(x.subspan(1), heads, length, softmax),
+                                                 attention_reference(x.subspan(1), heads, length, kernel),
+                                                 attention_reference(x.subspan(1), heads, window, softmax)};
+  Values y(experts[full_expert].size());
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    for (std::size_t e = 0; e < expert_count; ++e)
+      y[i] += x[0].at({std::int64_t(i) / width, std::int64_t(e)}) * experts[e][i];
+  }
+  return y;
+}
+
+Variable composed(Tape&, Variables x, int heads, std::int64_t window, std::int64_t chunk) {
+  const Variable &q = x[1], &k = x[2], &v = x[3];
+  const Shape rows{x[0].shape()[0], q.shape()[2]};
+  const std::vector<Variable> experts{reshape(full_attention(q, k, v, heads), rows),
+                                      reshape(linear_attention(q, k, v, heads, chunk), rows),
+                                      reshape(local_attention(q, k, v, heads, window), rows)};
+  return reshape(mix(x[0], experts), q.shape());
+}
+
+}  // namespace
+
+std::vector<OpCase> mixed_attention_cases(const Context& context) {
+  const auto make = [&](const char* name, const Shape& shape, int heads, std::int64_t window,
+                        std::int64_t chunk, std::uint32_t site) {
+    std::vector<Tensor> inputs = attention_tensors(context, shape, site);
+    inputs.insert(inputs.begin(), uniform(context, {shape[0] * shape[1], expert_count}, site + 3));
+    return OpCase{
+        .name = name,
+        .inputs = inputs,
+        .op = [heads, window, chunk](
+                  Tape&,
+                  Variables x) { return mixed_attention(x[0], x[1], x[2], x[3], heads, window, chunk); },
+        .reference = [heads, window](Tensors x) { return reference(x, heads, window); },
+        .composed = [heads, window, chunk](Tape& tape,
+                                           Variables x) { return composed(tape, x, heads, window, chunk); }};
+  };
+  OpCase strided = make("strided views", {2, 3, 4}, 2, 2, 2, 30);
+  strided.inputs[0] = strided.inputs[0].reshape({3, 6}).transpose(0, 1);
+  for (std::size_t i = 1; i < strided.inputs.size(); ++i)
+    strided.inputs[i] = strided.inputs[i].reshape({2, 4, 3}).transpose(1, 2);
+  return {
+      make("one head", {1, 5, 3}, 1, 2, 64, 1),
+      make("heads and batch", {2, 5, 6}, 3, 3, 2, 5),
+      make("across tiles", {1, 37, 2}, 1, 6, 8, 10),
+      make("window beyond the sequence", {1, 4, 2}, 1, 9, 3, 15),
+      make("no position", {2, 0, 4}, 2, 3, 3, 20),
+      strided,
+  };
+}
+
+}  // namespace dirigo::ops
