@@ -116,7 +116,10 @@ void add_modes(StudyRow& row, const std::vector<StudyRunResult>& results) {
 StudyRow arm_row(const Study& study, std::size_t arm) {
   const StudyArm& description = study.list().arms[arm];
   const ArmResults results = arm_results(study, arm);
-  StudyRow row{description.method, description.label, description.preset};
+  StudyRow row;
+  row.method = description.method;
+  row.label = description.label;
+  row.preset = description.preset;
   row.seeds = static_cast<std::int64_t>(results.good.size());
   row.failed = results.failed;
   row.runs = results.names;
@@ -138,7 +141,9 @@ StudyRow arm_row(const Study& study, std::size_t arm) {
 // What the runs of one arm lose when a controller that emits the prior takes the place of theirs: soft by the
 // prior's mean, hard by its expert.
 StudyRow null_row(const Study& study) {
-  StudyRow row{"null_router", "null router", ""};
+  StudyRow row;
+  row.method = "null_router";
+  row.label = "null router";
   if (!study.null_arm()) return row;
   const std::size_t arm = *study.null_arm();
   row.label += " (in " + study.list().arms[arm].method + ")";
@@ -218,7 +223,9 @@ Json row_json(const StudyRow& row, const StudyResults& results) {
 }
 
 std::string number(Optional value, int decimals) {
-  return value && std::isfinite(*value) ? fmt::format("{:.{}f}", *value, decimals) : "-";
+  if (!value || !std::isfinite(*value)) return "-";
+  const bool zero = std::abs(*value) < 0.5 * std::pow(10, -decimals);  // not "-0.0"
+  return fmt::format("{:.{}f}", zero ? 0 : *value, decimals);
 }
 
 std::string percent(Optional ratio) {
