@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -20,6 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t max_arms_bytes = 16 << 20;
+constexpr std::int64_t report_bytes = 4 * report_text_bytes;  // of all arms: the page must stay light
 constexpr const char* quick_corpus = "synthetic:fables";
 
 struct Arguments {
@@ -119,10 +121,12 @@ bool work(const Study& study, std::FILE* out) {
 void write_report(const Study& study, const StudyResults& results, int threads, const std::string& path) {
   const Context context({.threads = threads});
   std::vector<ReportRun> runs;
+  const auto arms = static_cast<std::int64_t>(study.list().arms.size());
+  const std::int64_t text_bytes = std::max<std::int64_t>(1, report_bytes / arms);
   for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm) {
     const auto chosen = study.chosen_runs(arm);
     if (chosen.empty() || !study.result(chosen.front()).failure.empty()) continue;
-    runs.push_back(gather_report(context, chosen.front().directory));
+    runs.push_back(gather_report(context, chosen.front().directory, text_bytes));
     runs.back().name = chosen.front().name;
   }
   meta::write_file_atomically(path, report_html(runs, study_html(results)));

@@ -72,8 +72,12 @@ ResultRow parse_evaluation(std::string_view json, const std::string& where);
 // other damaged line throws IoError naming it.
 std::vector<CurvePoint> parse_metrics(std::string_view text, const std::string& where);
 
-// Reads a run directory; evaluates a few windows where it holds no eval-*.json. Throws IoError or ValueError.
-ReportRun gather_report(const Context& context, const std::string& directory);
+inline constexpr std::int64_t report_text_bytes = 3000;  // of held-out text for each run
+
+// Reads a run directory; evaluates a few windows where it holds no eval-*.json. At least a window of text is
+// shown. Throws IoError or ValueError.
+ReportRun gather_report(const Context& context, const std::string& directory,
+                        std::int64_t text_bytes = report_text_bytes);
 
 // & < > " ' and line breaks as entities, other control bytes as \xNN: safe as text and inside quoted
 // attributes.
