@@ -524,6 +524,26 @@ TEST_CASE("the row rule: a query's bits do not depend on which others are comput
   });
 }
 
+TEST_CASE("a window slides past more keys than scratch keeps") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    const Inputs<T> in(3000, 5, 19);
+    for (const std::int64_t window : {1, 33, 600}) {
+      const Attention<T> attention{table, window};
+      if (window < 600) check_against_reference(attention, in);
+      const Forward<T> whole = attention.forward(in);
+      for (const std::int32_t step : {1, 7, 40, 900}) {
+        Positions chosen;
+        for (std::int32_t i = 11; i < in.length; i += step) chosen.push_back(i);
+        const Forward<T> some = attention.forward(in, &chosen);
+        bool same = true;
+        for (std::size_t i = 0; i < chosen.size(); ++i)
+          same = same && some.out.row_equals(std::int64_t(i), whole.out, chosen[i]);
+        CHECK(same);
+      }
+    }
+  });
+}
+
 TEST_CASE("causality: later queries, keys and values change no earlier bit") {
   for_each_table([]<class T>(const KernelTable<T>& table) {
     for (const Attention<T>& attention : variants(table)) {
