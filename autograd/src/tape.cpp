@@ -58,6 +58,10 @@ Tensor Backward::take(std::size_t input) {
   return needs(input) ? tape_.take(inputs_[input]) : Tensor();
 }
 
+Tensor Backward::room() const {
+  return gradient_.unique() ? gradient_ : Tensor::empty(context(), gradient_.shape(), gradient_.dtype());
+}
+
 Tape::Tape(const Context& context, Mode mode) : context_(context), mode_(mode) {}
 
 Variable Tape::constant(Tensor value) {

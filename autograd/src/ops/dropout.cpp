@@ -6,8 +6,8 @@
 namespace dirigo::ops {
 namespace {
 
-Tensor dropped(const Context& context, const Tensor& x, double p, const RandomKey& key) {
-  Tensor y = Tensor::empty(context, x.shape(), x.dtype());
+// y may be x.
+Tensor dropped(const Context& context, const Tensor& x, Tensor y, double p, const RandomKey& key) {
   visit_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* in = x.data<T>();
@@ -36,9 +36,11 @@ Values reference(const Values& x, double p, const RandomKey& key) {
 Variable dropout(const Variable& x, double p, const RandomKey& key) {
   if (!(p >= 0 && p < 1)) throw_value("dropout", "p", "0 <= p < 1", std::to_string(p));
   if (p == 0) return x;
-  return x.tape().record(
-      "dropout", {x}, dropped(x.context(), row_major(x), p, key),
-      [p, key](Backward& pass) { pass.add(0, dropped(pass.context(), pass.gradient(), p, key)); });
+  Tensor y = Tensor::empty(x.context(), x.shape(), x.dtype());
+  return x.tape().record("dropout", {x}, dropped(x.context(), row_major(x), y, p, key),
+                         [p, key](Backward& pass) {
+                           pass.add(0, dropped(pass.context(), pass.gradient(), pass.room(), p, key));
+                         });
 }
 
 std::vector<OpCase> dropout_cases(const Context& context) {

@@ -11,10 +11,10 @@ Variable gelu(const Variable& x) {
     kernels.gelu(n, from, to);
   });
   return x.tape().record("gelu", {x}, y, [in](Backward& pass) {
-    pass.add(0, map(pass.context(), in, pass.gradient(),
-                    [](const auto& kernels, std::int64_t n, const auto* from, const auto* dy, auto* dx) {
-                      kernels.gelu_vjp(n, from, dy, dx);
-                    }));
+    pass.add(0, map_into(pass.context(), pass.room(), in, pass.gradient(),
+                         [](const auto& kernels, std::int64_t n, const auto* from, const auto* dy, auto* dx) {
+                           kernels.gelu_vjp(n, from, dy, dx);
+                         }));
   });
 }
 

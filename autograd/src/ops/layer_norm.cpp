@@ -20,7 +20,9 @@ void vjp(Backward& pass, const Saved& saved) {
   const auto [rows, cols] = saved.size;
   const std::int64_t grain = row_grain(cols), blocks = (rows + grain - 1) / grain, n = cols;
   const bool wants_affine = pass.needs(1) || pass.needs(2);
-  Tensor dx = pass.needs(0) ? Tensor::empty(context, saved.x.shape(), dtype_of<T>) : Tensor();
+  Tensor dx = pass.take(0);
+  const bool adds = dx.defined();
+  if (pass.needs(0) && !adds) dx = Tensor::empty(context, saved.x.shape(), dtype_of<T>);
   Tensor dgamma = Tensor::zeros(context, {wants_affine ? blocks : 0, cols}, dtype_of<T>);
   Tensor dbeta = Tensor::zeros(context, {wants_affine ? blocks : 0, cols}, dtype_of<T>);
   const T *x = saved.x.data<T>(), *gamma = saved.gamma.data<T>(), *dy = pass.gradient().data<T>();
@@ -28,11 +30,14 @@ void vjp(Backward& pass, const Saved& saved) {
   T* to_x = pass.needs(0) ? dx.data<T>() : nullptr;
   T *to_gamma = dgamma.data<T>(), *to_beta = dbeta.data<T>();
   context.parallel_for<T>(rows, grain, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t at = begin * n, block = begin / grain * n;
+    const std::int64_t at = begin * n, block = begin / grain * n, size = (end - begin) * n;
+    Scratch<T> terms(*context.allocator(), std::size_t(adds ? size : 0));
+    T* const sum = to_x != nullptr ? to_x + at : nullptr;
+    T* const to = adds ? terms.data() : sum;
     context.kernels<T>().layer_norm_vjp(end - begin, n, x + at, gamma, mean + begin, rstd + begin, dy + at,
-                                        to_x != nullptr ? to_x + at : nullptr,
-                                        wants_affine ? to_gamma + block : nullptr,
+                                        to, wants_affine ? to_gamma + block : nullptr,
                                         wants_affine ? to_beta + block : nullptr);
+    if (adds) context.kernels<T>().add(size, to, sum, sum);
   });
   if (pass.needs(0)) pass.add(0, std::move(dx));
   if (pass.needs(1)) pass.add(1, column_sums<T>(context, blocks, cols, to_gamma));
@@ -101,6 +106,17 @@ std::vector<OpCase> layer_norm_cases(const Context& context) {
                     }};
   OpCase shifted = make("large offset", uniform(context, {2, 6}, 11, 99, 101), 12);
   shifted.value_tolerance = 1e-11;
+  // x + 2 LN(x): the gradient of LN is added to what x already has.
+  OpCase residual = make("added to its input", uniform(context, {3, 5}, 14), 15);
+  residual.op = [](Tape&, Variables v) {
+    return scale(add(v[0], scale(layer_norm(v[0], v[1], v[2]), 2)), 1);
+  };
+  residual.reference = [](Tensors v) {
+    Values y = reference(v);
+    const Values x = v[0].to_vector();
+    for (std::size_t i = 0; i < y.size(); ++i) y[i] = x[i] + 2 * y[i];
+    return y;
+  };
   return {
       make("matrix", uniform(context, {4, 7}, 1), 2),
       make("leading axes", uniform(context, {2, 3, 5}, 4), 5),
@@ -108,6 +124,7 @@ std::vector<OpCase> layer_norm_cases(const Context& context) {
       make("zero rows", uniform(context, {0, 3}, 9), 10),
       shifted,
       reused,
+      residual,
   };
 }
 

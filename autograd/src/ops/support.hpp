@@ -110,10 +110,9 @@ Tensor map(const Context& context, const Tensor& x, F f) {
   return y;
 }
 
-// y = f(a, b), equal shapes: calls f(kernels, n, a, b, y) for blocks of elements.
+// y = f(a, b), equal shapes: calls f(kernels, n, a, b, y) for blocks of elements. y may be a or b.
 template <class F>
-Tensor map(const Context& context, const Tensor& a, const Tensor& b, F f) {
-  Tensor y = Tensor::empty(context, a.shape(), a.dtype());
+Tensor map_into(const Context& context, Tensor y, const Tensor& a, const Tensor& b, F f) {
   visit_dtype(a.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const KernelTable<T>& kernels = context.kernels<T>();
@@ -124,6 +123,11 @@ Tensor map(const Context& context, const Tensor& a, const Tensor& b, F f) {
     });
   });
   return y;
+}
+
+template <class F>
+Tensor map(const Context& context, const Tensor& a, const Tensor& b, F f) {
+  return map_into(context, Tensor::empty(context, a.shape(), a.dtype()), a, b, f);
 }
 
 // (cols): the sum of the rows of x. Blocks of rows are summed apart, then in order.

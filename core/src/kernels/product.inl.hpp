@@ -92,19 +92,25 @@ struct Rows {
 };
 
 // What is fetched while tiles compute, a cache line at a time: the part of C below the tile, so that storing
-// to it does not wait for memory, and a stretch of an operand that will be read soon.
+// to it does not wait for memory, and stretches of the operands that will be read soon.
 template <class T>
 struct Fetch {
   static constexpr int line = 64 / sizeof(T);
-  const T* soon = nullptr;
-  const T* soon_end = nullptr;
+  struct Stretch {
+    const T* next = nullptr;
+    const T* end = nullptr;
+    DIRIGO_INLINE void fetch() {
+      if (next >= end) return;
+      __builtin_prefetch(next, 0, 2);
+      next += line;
+    }
+  };
+  Stretch a, b;
 
   DIRIGO_INLINE void operator()(const T* c) {
     __builtin_prefetch(c, 1);
-    if (soon < soon_end) {
-      __builtin_prefetch(soon, 0, 2);
-      soon += line;
-    }
+    a.fetch();
+    b.fetch();
   }
 };
 
@@ -267,21 +273,19 @@ struct Span {
     return {p.a + (m0 + i) * p.a_row + begin * p.a_col, p.a_row, p.a_row, p.a_col};
   }
 
-  // What to fetch beside the tiles: the next rows of A, or else the larger of what the next span packs (if
-  // most of those lines are wanted).
+  // The next rows of A, to be fetched beside the tiles.
   Fetch<T> next_rows(std::int64_t i) const {
-    if (packs_a || i >= rows) return {};
+    if (i >= rows) return {};
     const T* const from = p.a + (m0 + i) * p.a_row + begin;
-    return {from, from + smaller(rows - i, row_group<Arch, T>) * p.a_row};
+    return {{from, from + smaller(rows - i, row_group<Arch, T>) * p.a_row}, {}};
   }
+  // What the next span packs, if most of those lines are wanted.
   Fetch<T> next_span() const {
-    if (!packs_a || end == p.k) return {};
-    const std::int64_t steps = smaller(length(), p.k - end);
-    if (rows > columns)
-      return 2 * rows < p.a_col ? Fetch<T>{}
-                                : Fetch<T>{p.a + end * p.a_col + m0, p.a + (end + steps) * p.a_col};
-    if (p.b_col != 1 || 2 * columns < p.b_row) return {};
-    return {p.b + end * p.b_row + n0, p.b + (end + steps) * p.b_row};
+    const std::int64_t after = smaller(end + length(), p.k);
+    Fetch<T> fetch;
+    if (p.a_row == 1 && 2 * rows >= p.a_col) fetch.a = {p.a + end * p.a_col + m0, p.a + after * p.a_col};
+    if (p.b_col == 1 && 2 * columns >= p.b_row) fetch.b = {p.b + end * p.b_row + n0, p.b + after * p.b_row};
+    return fetch;
   }
 
   // One group of rows, in blocks of product_depth, so that a strip's panel of B stays in the first-level
@@ -308,11 +312,11 @@ struct Span {
   }
 
   void run() const {
-    Fetch<T> span = next_span();
+    Fetch<T> fetch = next_span();
     for (std::int64_t i = 0; i < rows; i += row_group<Arch, T>) {
       const std::int64_t group = smaller(rows - i, row_group<Arch, T>);
-      Fetch<T> ahead = next_rows(i + group);
-      run_group(i, group, packs_a ? span : ahead);
+      if (!packs_a) fetch = next_rows(i + group);
+      run_group(i, group, fetch);
     }
   }
 };
@@ -323,9 +327,10 @@ void product_block(const Product<T>& p, std::int64_t m0, std::int64_t m1, std::i
   const std::int64_t rows = m1 - m0, columns = n1 - n0;
   const bool packs_a = p.a_col != 1 && rows > 1;
   const bool packs_b = p.b_col != 1 || rows >= rows_worth_packing;
-  // As many whole blocks of product_depth as the packed operands have room for.
-  const std::int64_t widest = larger(columns, packs_a ? rows : 0) + panel_columns;
-  const std::int64_t length = larger(1, product_panels / (widest * product_depth)) * product_depth;
+  // As many whole blocks of k as the packed B has room for; one if A is packed too, so that the next span's
+  // operands are fetched meanwhile.
+  const std::int64_t room = product_panels / ((columns + panel_columns) * product_depth);
+  const std::int64_t length = packs_a ? product_depth : larger(1, room) * product_depth;
   std::int64_t k = 0;
   do {
     const Span<Arch, T> span{p,

@@ -57,6 +57,9 @@ class Backward {
   // The sum so far for input i, if it may be written to; else an undefined tensor. The caller adds to it in
   // place and hands it back with add(), which spares a pass over memory.
   Tensor take(std::size_t input);
+  // Room for a result of the gradient's shape: the gradient itself where nobody else holds it. For functions
+  // that read an element of the gradient before they write the result's, and need the gradient no more.
+  Tensor room() const;
 
  private:
   friend class Tape;
