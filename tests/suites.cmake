@@ -97,4 +97,14 @@ if(TARGET dirigo)
   add_test(NAME audit COMMAND dirigo audit)
 endif()
 
+# The quick study, from an empty directory to its report.
+if(TARGET dirigo)
+  set(quick_study ${CMAKE_CURRENT_BINARY_DIR}/quick-study)
+  add_test(NAME study.clean COMMAND ${CMAKE_COMMAND} -E rm -rf ${quick_study})
+  add_test(NAME study.quick COMMAND dirigo study table3 --quick --out ${quick_study})
+  set_tests_properties(study.clean PROPERTIES FIXTURES_SETUP quick_study)
+  set_tests_properties(study.quick PROPERTIES FIXTURES_REQUIRED quick_study LABELS long TIMEOUT 900
+                       PASS_REGULAR_EXPRESSION "null router .*Report: ")
+endif()
+
 include(exercises/exercises.cmake)

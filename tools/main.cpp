@@ -77,6 +77,8 @@ int run(int argc, char** argv) {
   add_bench(app, work);
   add_audit(app, work);
   add_trace(app, work);
+  add_compare(app, work);
+  add_study(app, work);
 
   try {
     check_command(app, argc, argv);

@@ -54,6 +54,10 @@ void Backward::add(std::size_t input, Tensor dx) {
   if (needs(input)) tape_.accumulate(inputs_[input], std::move(dx));
 }
 
+Tensor Backward::take(std::size_t input) {
+  return needs(input) ? tape_.take(inputs_[input]) : Tensor();
+}
+
 Tape::Tape(const Context& context, Mode mode) : context_(context), mode_(mode) {}
 
 Variable Tape::constant(Tensor value) {
@@ -157,7 +161,7 @@ std::int32_t Tape::index_of(const Variable& variable) const {
 }
 
 // Tensors that a vjp hands over may be shared (a + b gives both inputs dL/dy itself, a reshape gives a view
-// of it), so nothing is added to them in place: the first sum goes into a buffer of our own.
+// of it): only what nobody else holds is added to in place.
 void Tape::accumulate(std::int32_t index, Tensor dx) {
   Node& node = nodes_[std::size_t(index)];
   require_like(node.name, dx, node.shape, node.dtype);
@@ -167,18 +171,23 @@ void Tape::accumulate(std::int32_t index, Tensor dx) {
       require_like("sink", *node.sink, node.shape, node.dtype);
       add(context_, *node.sink, dx, *node.sink);
     } else {
-      *node.sink = dx.clone(context_);
+      *node.sink = dx.unique() ? std::move(dx) : dx.clone(context_);
     }
-  } else if (!node.gradient.defined()) {
-    node.gradient = std::move(dx);
-  } else if (node.owns_gradient) {
-    add(context_, node.gradient, dx, node.gradient);
-  } else {
-    Tensor total = Tensor::empty(context_, node.shape, node.dtype);
-    add(context_, node.gradient, dx, total);
-    node.gradient = std::move(total);
-    node.owns_gradient = true;
+    return;
   }
+  if (!node.gradient.defined()) {
+    node.gradient = std::move(dx);
+    return;
+  }
+  if (dx.unique()) std::swap(node.gradient, dx);
+  Tensor total = node.gradient.unique() ? node.gradient : Tensor::empty(context_, node.shape, node.dtype);
+  add(context_, node.gradient, dx, total);
+  node.gradient = std::move(total);
+}
+
+Tensor Tape::take(std::int32_t index) {
+  Tensor& gradient = nodes_[std::size_t(index)].gradient;
+  return gradient.unique() ? std::exchange(gradient, Tensor()) : Tensor();
 }
 
 }  // namespace dirigo

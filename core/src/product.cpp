@@ -18,11 +18,15 @@ struct Grid {
   std::int64_t block_rows, block_columns;  // number of blocks
 };
 
-Grid choose_grid(const Context& context, std::int64_t m, std::int64_t n, std::int64_t k) {
+template <class T>
+Grid choose_grid(const Context& context, const Product<T>& p) {
+  const std::int64_t m = p.m, n = p.n, k = p.k;
   constexpr std::int64_t least_work = 1 << 20;  // multiply-adds: some 10 us, well above the cost of a task
   constexpr std::int64_t least_extent = 128;    // packing a panel should serve this many rows or columns
-  Grid grid{std::min(m, product_rows), std::min(n, product_columns), 0, 0};
-  const std::int64_t wanted = context.threads() > 1 ? 4 * context.threads() : 1;
+  // Rows of A that are read in place need no room: the more of them meet a packed B, the better.
+  Grid grid{p.a_col == 1 ? m : std::min(m, product_rows), std::min(n, product_columns), 0, 0};
+  // Every block of a transposed A packs its rows of A and its columns of B, so these products are cut least.
+  const std::int64_t wanted = context.threads() * (context.threads() > 1 && p.a_col == 1 ? 4 : 1);
   while (true) {
     grid.block_rows = ceil_div(m, grid.rows);
     grid.block_columns = ceil_div(n, grid.columns);
@@ -36,15 +40,13 @@ Grid choose_grid(const Context& context, std::int64_t m, std::int64_t n, std::in
 }  // namespace
 
 std::int64_t product_panel_size(std::int64_t /*k*/) noexcept {
-  constexpr std::int64_t panel_columns = 32;
-  return product_depth *
-         (panel_columns + product_rows + 8);  // 8: the last tile of packed rows may be partial
+  return 2 * product_panels;
 }
 
 template <class T>
 void product(const Context& context, const Product<T>& p) {
   if (p.m == 0 || p.n == 0) return;
-  const Grid grid = choose_grid(context, p.m, p.n, p.k);
+  const Grid grid = choose_grid(context, p);
   const KernelTable<T>& kernels = context.kernels<T>();
   context.parallel_for<T>(grid.block_rows * grid.block_columns, 1, [&](std::int64_t begin, std::int64_t end) {
     Scratch<T> panel(*context.allocator(), std::size_t(product_panel_size(p.k)));

@@ -15,6 +15,9 @@ namespace {
 constexpr std::int64_t kDefaultWindows = 256;
 // Sites of Purpose::data; the languages use 0 (tables) and 2 (entropy floor).
 constexpr std::uint32_t kHeldOutSite = 1;
+// A held-out stream has room for 2^48 sequences before the next one begins.
+constexpr unsigned kStreamShift = 48;
+constexpr std::uint64_t kStreams = 1u << 16;
 
 PhiloxStream sequence_stream(std::uint64_t seed, Purpose purpose, std::uint32_t site, std::uint64_t index) {
   return {random_key(seed, static_cast<std::uint32_t>(index >> 32), purpose, site),
@@ -38,11 +41,12 @@ Vocabulary choose_vocabulary(const Language& language, const SourceOptions& opti
 }  // namespace
 
 SyntheticSource::SyntheticSource(std::unique_ptr<Language> language, std::string spec, std::uint64_t seed,
-                                 const SourceOptions& options)
+                                 std::uint64_t held_out_stream, const SourceOptions& options)
     : DataSource(choose_vocabulary(*language, options, spec), options),
       language_(std::move(language)),
       spec_(std::move(spec)),
-      seed_(seed) {}
+      seed_(seed),
+      held_out_stream_(held_out_stream) {}
 
 std::optional<double> SyntheticSource::entropy_floor(std::int64_t length) const {
   if (length < 1) throw ValueError(fmt::format("[data] seq_len: expected at least 1, got {}", length));
@@ -69,7 +73,8 @@ void SyntheticSource::training_row(std::uint64_t index, Row row) const {
   fill(sequence_stream(options().seed, Purpose::batch, 0, index), row);
 }
 
-void SyntheticSource::evaluation_row(std::uint64_t position, Row row) const {
+void SyntheticSource::evaluation_row(std::uint64_t number, Row row) const {
+  const std::uint64_t position = held_out_stream_ << kStreamShift | number;
   fill(sequence_stream(seed_, Purpose::data, kHeldOutSite, position), row);
 }
 
@@ -98,6 +103,11 @@ std::unique_ptr<DataSource> make_synthetic_source(const std::string& spec, const
   SyntheticSpec parsed(spec);
   const std::uint64_t seed = parsed.number<std::uint64_t>("seed", given.table_seed);
   options.pool = parsed.number<std::uint64_t>("pool", given.pool);
+  const std::uint64_t stream = parsed.number<std::uint64_t>("stream", 0);
+  if (stream >= kStreams) {
+    throw ValueError(fmt::format("[synthetic:{}] stream: expected 0 to {}, got {}", parsed.language(),
+                                 kStreams - 1, stream));
+  }
   std::unique_ptr<Language> language;
   if (parsed.language() == "recall") {
     RecallOptions recall;
@@ -115,7 +125,7 @@ std::unique_ptr<DataSource> make_synthetic_source(const std::string& spec, const
     language = make_fables(fables);
   }
   parsed.refuse_unread();
-  return std::make_unique<SyntheticSource>(std::move(language), parsed.resolved(), seed, options);
+  return std::make_unique<SyntheticSource>(std::move(language), parsed.resolved(), seed, stream, options);
 }
 
 }  // namespace dirigo

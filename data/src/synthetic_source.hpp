@@ -11,9 +11,10 @@ namespace dirigo {
 
 class SyntheticSource final : public DataSource {
  public:
-  // `spec` is the resolved specification, `seed` that of its tables and of its held-out stream.
+  // `spec` is the resolved specification, `seed` that of its tables and of its held-out streams, of which
+  // number `held_out_stream` is evaluated.
   SyntheticSource(std::unique_ptr<Language> language, std::string spec, std::uint64_t seed,
-                  const SourceOptions& options);
+                  std::uint64_t held_out_stream, const SourceOptions& options);
 
   bool has_needs() const override { return true; }
   std::optional<double> entropy_floor(std::int64_t length) const override;
@@ -22,7 +23,7 @@ class SyntheticSource final : public DataSource {
  private:
   void check_training(std::int64_t) const override {}  // the stream has no end
   void training_row(std::uint64_t index, Row row) const override;
-  void evaluation_row(std::uint64_t position, Row row) const override;
+  void evaluation_row(std::uint64_t number, Row row) const override;
   EvaluationPlan plan_evaluation(std::int64_t length, std::int64_t stride,
                                  std::int64_t windows) const override;
   void fill(PhiloxStream random, Row row) const;
@@ -30,6 +31,7 @@ class SyntheticSource final : public DataSource {
   std::unique_ptr<Language> language_;
   std::string spec_;
   std::uint64_t seed_;
+  std::uint64_t held_out_stream_;
 };
 
 // The source of `synthetic:NAME?option=value&...`.

@@ -281,6 +281,7 @@ class Evaluator {
     result.routing_mode = options_.routing;
     result.entropy_floor = text_.entropy_floor;
     set_nll(result, window_nll);
+    result.window_nll = std::move(window_nll);
     result.nll_by_context = by_context(position_sums, text_.windows);
     for (const RoutingSums& layer : sums) result.layers.push_back(layer.statistics(costs, null_mean));
     result.overall = average(result.layers);

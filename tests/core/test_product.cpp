@@ -144,6 +144,8 @@ TEST_CASE("large products run in parallel blocks") {
   check_product<float>(context, 1100, 130, 300, Layout::plain, Layout::transposed, true, false);
   check_product<float>(context, 130, 700, 1025, Layout::transposed, Layout::plain, false, true);
   check_product<double>(context, 600, 70, 129, Layout::plain, Layout::transposed, true, false);
+  check_product<float>(context, 200, 500, 600, Layout::plain, Layout::plain, true,
+                       false);  // several spans of k
 }
 
 TEST_CASE("zero extents") {

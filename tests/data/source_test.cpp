@@ -250,7 +250,8 @@ TEST_CASE("a synthetic source: streams, specification, vocabulary") {
   SourceOptions options;
   options.table_seed = 5;
   const auto source = make_source("synthetic:recall", options);
-  CHECK(source->describe().spec == "synthetic:recall?seed=5&pool=0&keys=16&active_keys=16&key_rate=0.12");
+  CHECK(source->describe().spec ==
+        "synthetic:recall?seed=5&pool=0&stream=0&keys=16&active_keys=16&key_rate=0.12");
   CHECK_FALSE(source->describe().file.has_value());
   CHECK(source->has_needs());
   const auto again = make_source(source->describe().spec, {});
@@ -273,6 +274,13 @@ TEST_CASE("a synthetic source: streams, specification, vocabulary") {
   const auto other = make_source("synthetic:recall", options);
   CHECK(other->evaluation(64).batch(0, 4).inputs == evaluation.batch(0, 4).inputs);
   CHECK(other->training_batch(0, 4, 64).inputs != source->training_batch(0, 4, 64).inputs);
+
+  // another held-out stream is other sequences of the same language; training stays the same
+  const auto test = make_source("synthetic:recall?seed=5&stream=1", {});
+  CHECK(test->evaluation(64).batch(0, 4).inputs != evaluation.batch(0, 4).inputs);
+  CHECK(test->evaluation(64).batch(0, 4).inputs != evaluation.batch(1, 4).inputs);
+  CHECK(test->training_batch(9, 4, 64).inputs == again->training_batch(9, 4, 64).inputs);
+  CHECK(error_of("synthetic:recall?stream=65536", {}).find("65535") != std::string::npos);
 
   // another seed is another language
   CHECK(make_source("synthetic:recall?seed=6", {})->evaluation(64).batch(0, 1).inputs !=

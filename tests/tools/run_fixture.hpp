@@ -46,11 +46,11 @@ class RunDirectory : public TemporaryDirectory {
     int code = 0;
     std::string out, err;
   };
-  // Runs `dirigo ARGUMENTS` here; shell syntax is allowed.
-  Result command(const std::string& arguments) const {
+  // Runs `dirigo ARGUMENTS` here, with `before` in front; shell syntax is allowed.
+  Result command(const std::string& arguments, const std::string& before = "") const {
     const TemporaryDirectory streams;
-    const std::string line = "cd '" + path() + "' && '" + DIRIGO_COMMAND + "' " + arguments + " >'" +
-                             (streams / "out") + "' 2>'" + (streams / "err") + "' </dev/null";
+    const std::string line = "cd '" + path() + "' && " + before + " '" + DIRIGO_COMMAND + "' " + arguments +
+                             " >'" + (streams / "out") + "' 2>'" + (streams / "err") + "' </dev/null";
     const int status = std::system(line.c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(streams / "out"),
             read_file(streams / "err")};

@@ -20,5 +20,7 @@ void add_info(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 void add_audit(CLI::App& app, Run& run);
 void add_trace(CLI::App& app, Run& run);
+void add_compare(CLI::App& app, Run& run);
+void add_study(CLI::App& app, Run& run);
 
 }  // namespace dirigo::tools

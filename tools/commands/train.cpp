@@ -1,21 +1,18 @@
 // dirigo train: from a configuration and a text to a run directory.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "commands.hpp"
 #include "console.hpp"
-#include "data_source.hpp"
 #include "dirigo/core/errors.hpp"
-#include "evaluate_run.hpp"
 #include "generate.hpp"
 #include "progress.hpp"
 #include "trainer.hpp"
+#include "training_run.hpp"
 #include "training_summary.hpp"
 #include "version.hpp"
 
@@ -26,7 +23,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::int64_t final_windows = 200;
 constexpr std::int64_t max_config_bytes = 16 << 20;
 constexpr std::int64_t sample_prompt = 32, sample_tokens = 160;
 
@@ -94,40 +90,12 @@ std::string choose_directory(const TrainArguments& arguments, const meta::Config
   return arguments.out;
 }
 
-// Weights, gradients and two moments must fit into memory, or the system would end the process without a
-// word.
-void check_memory(const meta::RunDescription& run) {
-  const double needed =
-      16 * meta::parameter_count(run.config, static_cast<std::int64_t>(run.vocabulary.size()));
-  const double memory =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  if (needed <= memory) return;
-  throw ValueError(fmt::format("[train] model: expected one that fits into {}B of memory, got one of {}B",
-                               count_text(memory), count_text(needed)));
+TrainingPlan plan_new(const TrainArguments& arguments) {
+  const meta::Config config = resolve_config(arguments);
+  return plan_new_run(config, choose_directory(arguments, config));
 }
 
-// A description of what is to be trained, its text, and where.
-struct Plan {
-  meta::RunDescription description;
-  std::unique_ptr<DataSource> source;
-  std::string directory;
-};
-
-Plan plan_new(const TrainArguments& arguments) {
-  Plan plan;
-  plan.description.config = resolve_config(arguments);
-  plan.directory = choose_directory(arguments, plan.description.config);
-  plan.source = make_run_source(plan.description.config);
-  for (const int byte : plan.source->vocabulary().byte_values()) {
-    plan.description.vocabulary.push_back(static_cast<std::uint8_t>(byte));
-  }
-  check_memory(plan.description);
-  plan.description.version = version();
-  plan.description.corpora = describe_corpora(*plan.source);
-  return plan;
-}
-
-Plan plan_resumed(const TrainArguments& arguments) {
+TrainingPlan plan_resumed(const TrainArguments& arguments) {
   for (const CLI::Option* option : arguments.fixed_when_resuming) {
     if (option->count() == 0) continue;
     throw ValueError(
@@ -135,12 +103,7 @@ Plan plan_resumed(const TrainArguments& arguments) {
                     "--json, got {}",
                     option->get_name()));
   }
-  Plan plan;
-  plan.directory = arguments.resume;
-  plan.description = meta::read_run_description(plan.directory);
-  check_memory(plan.description);
-  plan.source = make_run_source(plan.description);
-  return plan;
+  return plan_resumed_run(arguments.resume);
 }
 
 // What the first steps cost, for an estimate of them all.
@@ -197,7 +160,7 @@ std::string sample_text(const Context& context, Trainer& trainer, const DataSour
 }
 
 // Trains until the end or Ctrl-C; whether it is done.
-bool train(const Context& context, Trainer& trainer, const Plan& plan, std::int64_t sample_every,
+bool train(const Context& context, Trainer& trainer, const TrainingPlan& plan, std::int64_t sample_every,
            std::FILE* out) {
   const meta::TrainConfig& config = plan.description.config.train;
   const InterruptGuard interrupt;
@@ -213,28 +176,13 @@ bool train(const Context& context, Trainer& trainer, const Plan& plan, std::int6
   });
 }
 
-meta::Evaluation final_evaluation(const Context& context, Trainer& trainer, const Plan& plan,
-                                  meta::RoutingMode routing, std::FILE* out) {
-  const std::int64_t length = plan.description.config.train.seq_len;
-  const auto text = evaluation_text(*plan.source, plan.source->evaluation(length, 0, final_windows));
-  const std::string name(meta::name_of(routing));
-  ProgressNote note(out, fmt::format("evaluating, {} routing", name));
-  meta::EvaluationOptions options;
-  options.routing = routing;
-  options.progress = [&](double fraction) {
+meta::Evaluation evaluate_in_the_end(const Context& context, Trainer& trainer, const TrainingPlan& plan,
+                                     meta::RoutingMode routing, std::FILE* out) {
+  ProgressNote note(out, fmt::format("evaluating, {} routing", meta::name_of(routing)));
+  return final_evaluation(context, trainer.model(), plan, routing, [&](double fraction) {
     note.update(fraction);
     return true;
-  };
-  meta::Evaluation evaluation = meta::evaluate(context, trainer.model(), text, options);
-  if (!std::isfinite(evaluation.nll)) {
-    throw NumericError(fmt::format("[train] held-out NLL, {} routing: expected a finite number, got {}", name,
-                                   evaluation.nll));
-  }
-  const bool all = plan.source->evaluation(length).windows() <= final_windows;
-  const std::string flags = all ? "" : fmt::format("--windows {}", final_windows);
-  meta::write_file_atomically((fs::path(plan.directory) / evaluation_file_name(routing, "")).string(),
-                              evaluation_json(evaluation, plan.directory, own_text(plan.description), flags));
-  return evaluation;
+  });
 }
 
 void print_results(std::FILE* out, const meta::Evaluation& soft, const meta::Evaluation& hard,
@@ -250,7 +198,7 @@ void print_results(std::FILE* out, const meta::Evaluation& soft, const meta::Eva
              need_table(hard).text());
 }
 
-Json result_json(const Plan& plan, const Trainer& trainer, bool done) {
+Json result_json(const TrainingPlan& plan, const Trainer& trainer, bool done) {
   Json json;
   json["format_version"] = 1;
   json["run"] = plan.directory;
@@ -271,7 +219,7 @@ int run_train(const TrainArguments& arguments) {
   context_options.threads = arguments.threads;
   const Context context(context_options);
   const bool resuming = !arguments.resume.empty();
-  const Plan plan = resuming ? plan_resumed(arguments) : plan_new(arguments);
+  const TrainingPlan plan = resuming ? plan_resumed(arguments) : plan_new(arguments);
   Trainer trainer(context, plan.description, *plan.source, plan.directory);
   resuming ? trainer.resume() : trainer.start();
 
@@ -286,8 +234,8 @@ int run_train(const TrainArguments& arguments) {
   const bool done = train(context, trainer, plan, arguments.sample_every, out);
   Json result = result_json(plan, trainer, done);
   if (done) {
-    const auto soft = final_evaluation(context, trainer, plan, meta::RoutingMode::soft, out);
-    const auto hard = final_evaluation(context, trainer, plan, meta::RoutingMode::hard, out);
+    const auto soft = evaluate_in_the_end(context, trainer, plan, meta::RoutingMode::soft, out);
+    const auto hard = evaluate_in_the_end(context, trainer, plan, meta::RoutingMode::hard, out);
     print_results(out, soft, hard, plan.source->evaluation(config.train.seq_len).windows());
     result["soft"] = Json::parse(meta::to_json(soft));
     result["hard"] = Json::parse(meta::to_json(hard));

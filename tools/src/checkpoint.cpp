@@ -105,10 +105,14 @@ void save_checkpoint(const std::string& run, meta::LanguageModel& model, const n
   remove_others(directory, name);
 }
 
+std::int64_t checkpoint_step(const std::string& run) {
+  return StateFile((fs::path(run) / "checkpoint" / "latest").string()).whole("step");
+}
+
 TrainingState load_checkpoint(const Context& context, const std::string& run, meta::LanguageModel& model,
                               nn::Adam& adam) {
   const fs::path directory = fs::path(run) / "checkpoint";
-  const fs::path from = directory / directory_name(StateFile((directory / "latest").string()).whole("step"));
+  const fs::path from = directory / directory_name(checkpoint_step(run));
   const TrainingState state = read_state((from / "state.json").string());
   const std::string weights = (from / "model.safetensors").string();
   const std::string moments = (from / "optimizer.safetensors").string();

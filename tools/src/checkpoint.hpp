@@ -27,6 +27,8 @@ void save_weights(const std::string& run, const std::string& file, meta::Languag
 // Throws IoError (no disk space, not writable); then the previous checkpoint is still there.
 void save_checkpoint(const std::string& run, meta::LanguageModel& model, const nn::Adam& adam,
                      const TrainingState& state);
+// The step of the latest checkpoint. Throws IoError naming the file that is missing or damaged.
+std::int64_t checkpoint_step(const std::string& run);
 // Throws IoError or ValueError naming the file that is missing or damaged.
 TrainingState load_checkpoint(const Context& context, const std::string& run, meta::LanguageModel& model,
                               nn::Adam& adam);

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -27,8 +28,9 @@ Style style_of(meta::ExpertKind expert) {
   return {"\x1b[32m", "", ""};
 }
 
-// A signal handler can only reach what has static storage.
-volatile std::sig_atomic_t interrupted = 0;
+// A signal handler can only reach what has static storage, and may run on any thread.
+std::atomic<int> interrupted = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 
 void on_interrupt(int signal) {
   if (interrupted != 0) _exit(128 + signal);

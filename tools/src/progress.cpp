@@ -112,6 +112,10 @@ ProgressNote::ProgressNote(std::FILE* out, std::string what)
     : out_(out), what_(std::move(what)), live_(is_terminal(out)) {}
 
 ProgressNote::~ProgressNote() {
+  clear();
+}
+
+void ProgressNote::clear() {
   if (!live_) return;
   fmt::print(out_, "{}", erase_line);
   std::fflush(out_);

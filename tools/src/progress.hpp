@@ -49,6 +49,7 @@ class ProgressNote {
   ProgressNote& operator=(const ProgressNote&) = delete;
 
   void update(double fraction);
+  void clear();
 
  private:
   std::FILE* out_;

@@ -20,6 +20,7 @@ namespace dirigo::tools {
 struct CurvePoint {
   std::int64_t step = 0;
   std::optional<double> nll, valid_nll;
+  std::optional<double> tokens_per_s;  // since the point before
 };
 
 // One evaluation of a run (an eval-*.json), as far as the report shows it.
@@ -29,7 +30,7 @@ struct ResultRow {
   double nll = 0, nll_se = 0, bpc = 0;
   std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
   std::optional<double> entropy_floor;
-  std::optional<double> attention_flops_vs_full, model_flops_vs_full;
+  std::optional<double> attention_flops, model_flops, attention_flops_vs_full, model_flops_vs_full, wall_s;
   struct Routing {
     std::vector<double> fraction_argmax;
     std::optional<double> entropy_mean_pct, entropy_sampled_pct, projected_cost_pct, argmax_cost_pct;
@@ -37,6 +38,8 @@ struct ResultRow {
   };
   Routing overall;
   std::vector<Routing> layers;
+  std::optional<Routing> null_router;
+  std::optional<meta::Deltas> deltas;
   struct Need {
     std::string tag;
     std::int64_t tokens = 0;
@@ -69,8 +72,12 @@ ResultRow parse_evaluation(std::string_view json, const std::string& where);
 // other damaged line throws IoError naming it.
 std::vector<CurvePoint> parse_metrics(std::string_view text, const std::string& where);
 
-// Reads a run directory; evaluates a few windows where it holds no eval-*.json. Throws IoError or ValueError.
-ReportRun gather_report(const Context& context, const std::string& directory);
+inline constexpr std::int64_t report_text_bytes = 3000;  // of held-out text for each run
+
+// Reads a run directory; evaluates a few windows where it holds no eval-*.json. At least a window of text is
+// shown. Throws IoError or ValueError.
+ReportRun gather_report(const Context& context, const std::string& directory,
+                        std::int64_t text_bytes = report_text_bytes);
 
 // & < > " ' and line breaks as entities, other control bytes as \xNN: safe as text and inside quoted
 // attributes.
@@ -79,6 +86,7 @@ std::string escape_html(std::string_view text);
 // The curve as an inline SVG with axes; a dashed line at the entropy floor where it is known.
 std::string loss_chart(const std::vector<CurvePoint>& curve, std::optional<double> entropy_floor);
 
-std::string report_html(const std::vector<ReportRun>& runs);
+// `lead`: HTML that comes before all else, of the report of a study.
+std::string report_html(const std::vector<ReportRun>& runs, const std::string& lead = "");
 
 }  // namespace dirigo::tools

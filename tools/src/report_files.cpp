@@ -75,6 +75,12 @@ ResultRow::Routing parse_routing(const Json& json, const std::string& where) {
   return routing;
 }
 
+std::optional<meta::Deltas> parse_deltas(const Json& json, const std::string& where) {
+  if (!json.is_object()) return std::nullopt;
+  return meta::Deltas{number(json, "permutation_delta_nll", where), number(json, "prior_delta_nll", where),
+                      number(json, "position_only_delta_nll", where)};
+}
+
 ResultRow::Need parse_need(const std::string& tag, const Json& json, const std::string& where) {
   ResultRow::Need need{tag, count(json, "tokens", where), number(json, "nll", where), {}};
   for (const Json& layer : array(json, "fraction_argmax_by_layer", where)) {
@@ -111,8 +117,14 @@ ResultRow parse_evaluation(std::string_view content, const std::string& where) {
   row.overall = parse_routing(member(routing, "overall"), where);
   for (const Json& layer : array(routing, "layers", where)) row.layers.push_back(parse_routing(layer, where));
   const Json& executed = member(json, "executed");
+  row.attention_flops = optional_number(executed, "attention_flops", where);
+  row.model_flops = optional_number(executed, "model_flops", where);
+  row.wall_s = optional_number(executed, "wall_s", where);
   row.attention_flops_vs_full = optional_number(executed, "attention_flops_vs_full", where);
   row.model_flops_vs_full = optional_number(executed, "model_flops_vs_full", where);
+  if (const Json& null = member(json, "null_router"); null.is_object())
+    row.null_router = parse_routing(null, where);
+  row.deltas = parse_deltas(member(json, "deltas"), where);
   const Json& needs = member(json, "by_need");
   if (needs.is_object()) {
     for (const auto& [tag, need] : needs.items()) row.needs.push_back(parse_need(tag, need, where));
@@ -136,7 +148,8 @@ std::vector<CurvePoint> parse_metrics(std::string_view content, const std::strin
           fmt::format("[{}] line: expected a JSON object, got '{}'", place, escape_html(line.substr(0, 40))));
     }
     curve.push_back({count(json, "step", place), optional_number(json, "nll", place),
-                     optional_number(json, "valid_nll", place)});
+                     optional_number(json, "valid_nll", place),
+                     optional_number(json, "tokens_per_s", place)});
   }
   return curve;
 }

@@ -16,7 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t text_bytes = 3000;     // of held-out text in the report
 constexpr std::int64_t quick_tokens = 16384;  // of the evaluation where there is none yet
 constexpr std::int64_t max_json_bytes = 16 << 20;
 
@@ -65,7 +64,8 @@ std::vector<ReportByte> score_window(const Context& context, const meta::LoadedR
 
 // The first windows of the held-out text; for a file they follow each other.
 std::vector<std::vector<ReportByte>> score_windows(const Context& context, const meta::LoadedRun& run,
-                                                   const DataSource& source, std::int64_t length) {
+                                                   const DataSource& source, std::int64_t length,
+                                                   std::int64_t text_bytes) {
   const EvaluationSet set = source.evaluation(length);
   const std::int64_t count = std::min(set.windows(), (text_bytes + length - 1) / length);
   std::vector<std::vector<ReportByte>> windows;
@@ -101,7 +101,7 @@ std::vector<std::pair<std::string, std::string>> facts(const meta::LoadedRun& ru
 
 }  // namespace
 
-ReportRun gather_report(const Context& context, const std::string& directory) {
+ReportRun gather_report(const Context& context, const std::string& directory, std::int64_t text_bytes) {
   const meta::LoadedRun run = meta::load_run(context, directory);
   const OpenedText text = open_evaluation_text(run.description, std::nullopt);
   const std::int64_t length = run.description.config.train.seq_len;
@@ -122,7 +122,7 @@ ReportRun gather_report(const Context& context, const std::string& directory) {
         meta::read_text_file(metrics.string(), std::numeric_limits<std::int64_t>::max());
     report.curve = parse_metrics(lines, metrics.string());
   }
-  report.windows = score_windows(context, run, *text.source, length);
+  report.windows = score_windows(context, run, *text.source, length, text_bytes);
   return report;
 }
 

@@ -326,7 +326,7 @@ std::string escape_html(std::string_view text) {
   return out;
 }
 
-std::string report_html(const std::vector<ReportRun>& runs) {
+std::string report_html(const std::vector<ReportRun>& runs, const std::string& lead) {
   std::size_t layers = 0;
   for (const ReportRun& run : runs) layers = std::max(layers, layer_count(run));
   std::string html =
@@ -338,6 +338,7 @@ std::string report_html(const std::vector<ReportRun>& runs) {
   html += report_style + layer_style(layers) +
           "</style>\n</head>\n<body>\n<h1>Dirigo: per-token attention routing</h1>\n";
   html += honest_note;
+  html += lead;
   html += "<h2>Results</h2>\n" + result_table(runs) + glossary();
   for (std::size_t i = 0; i < runs.size(); ++i) html += run_section(runs[i], i);
   html +=

@@ -36,9 +36,12 @@ Variable concat(std::span<const Variable> parts, int axis) {
   }
   return parts[0].tape().record("concat", parts, y, [begins, along](Backward& pass) {
     for (std::size_t i = 0; i + 1 < begins.size(); ++i) {
-      if (pass.needs(i)) {
-        pass.add(i, pass.gradient().slice(along, begins[i], begins[i + 1]).contiguous(pass.context()));
-      }
+      if (!pass.needs(i)) continue;
+      const Tensor& dy = pass.gradient();
+      const std::int64_t extent = begins[i + 1] - begins[i];
+      Tensor dx = Tensor::empty(pass.context(), dy.shape().with(along, extent), dy.dtype());
+      copy_along(dy, begins[i], dx, 0, along, extent);
+      pass.add(i, std::move(dx));
     }
   });
 }

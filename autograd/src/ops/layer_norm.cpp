@@ -34,7 +34,7 @@ void vjp(Backward& pass, const Saved& saved) {
                                         wants_affine ? to_gamma + block : nullptr,
                                         wants_affine ? to_beta + block : nullptr);
   });
-  if (pass.needs(0)) pass.add(0, dx);
+  if (pass.needs(0)) pass.add(0, std::move(dx));
   if (pass.needs(1)) pass.add(1, column_sums<T>(context, blocks, cols, to_gamma));
   if (pass.needs(2)) pass.add(2, column_sums<T>(context, blocks, cols, to_beta));
 }

@@ -30,7 +30,9 @@ void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const
   const auto [rows, in] = x_rows;
   const T* dy = pass.gradient().data<T>();
   if (pass.needs(0)) {
-    Tensor dx = Tensor::empty(context, x.shape(), x.dtype());
+    Tensor dx = pass.take(0);
+    const bool accumulate = dx.defined();
+    if (!accumulate) dx = Tensor::empty(context, x.shape(), x.dtype());
     product<T>(context, {.m = rows,
                          .n = in,
                          .k = out,
@@ -39,8 +41,9 @@ void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const
                          .b = weight.data<T>(),
                          .b_row = in,
                          .c = dx.data<T>(),
-                         .c_row = in});
-    pass.add(0, dx);
+                         .c_row = in,
+                         .accumulate = accumulate});
+    pass.add(0, std::move(dx));
   }
   if (pass.needs(1)) {
     Tensor dw = Tensor::empty(context, {out, in}, x.dtype());
@@ -54,7 +57,7 @@ void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const
                          .b_row = in,
                          .c = dw.data<T>(),
                          .c_row = in});
-    pass.add(1, dw);
+    pass.add(1, std::move(dw));
   }
   if (pass.needs(2)) pass.add(2, column_sums<T>(context, rows, out, dy));
 }
@@ -109,6 +112,17 @@ std::vector<OpCase> linear_cases(const Context& context) {
   squared.op = [](Tape&, Variables v) { return linear(v[0], v[0]); };
   squared.reference = [](Tensors v) { return reference(std::vector<Tensor>{v[0], v[0]}); };
   squared.composed = nullptr;
+  // Their gradients meet in x: the second product adds to what the first left there.
+  OpCase forked = make("input of three layers", {uniform(context, {5, 3}, 21), uniform(context, {4, 3}, 22)});
+  forked.op = [](Tape&, Variables v) {
+    return add(linear(v[0], v[1]), add(linear(v[0], scale(v[1], 2)), linear(v[0], v[1])));
+  };
+  forked.reference = [](Tensors v) {
+    Values y = reference(v);
+    for (double& value : y) value *= 4;
+    return y;
+  };
+  forked.composed = nullptr;
   return {
       make("bias", {uniform(context, {4, 3}, 2), uniform(context, {5, 3}, 3), uniform(context, {5}, 4)}),
       make("no bias", {uniform(context, {4, 3}, 5), uniform(context, {2, 3}, 6)}),
@@ -120,6 +134,7 @@ std::vector<OpCase> linear_cases(const Context& context) {
       make("zero rows",
            {uniform(context, {0, 3}, 15), uniform(context, {2, 3}, 16), uniform(context, {2}, 17)}),
       squared,
+      forked,
   };
 }
 

@@ -272,7 +272,7 @@ std::vector<OpCase> mixed_attention_cases(const Context& context) {
   for (std::size_t i = 1; i < strided.inputs.size(); ++i)
     strided.inputs[i] = strided.inputs[i].reshape({2, 4, 3}).transpose(1, 2);
   return {
-      make("one head", {1, 5, 3}, 1, 2, 64, 1),
+      make("one head", {1, 5, 3}, 1, 3, 64, 1),
       make("heads and batch", {2, 5, 6}, 3, 3, 2, 5),
       make("across tiles", {1, 37, 2}, 1, 6, 8, 10),
       make("window beyond the sequence", {1, 4, 2}, 1, 9, 3, 15),

@@ -51,13 +51,16 @@ struct VisibleFactors {
   }
 };
 
-// y += sum of the n rows of x, `padded` values each.
+// y += sum_i factors_i x_i over n rows of `padded` values; without factors they are 1.
 template <class Arch, class T>
-DIRIGO_INLINE void add_rows(std::int64_t n, std::int64_t padded, const T* x, T* y) {
+DIRIGO_INLINE void add_rows(std::int64_t n, std::int64_t padded, const T* factors, const T* x, T* y) {
   constexpr int width = lanes<Arch, T>;
   for (std::int64_t c = 0; c < padded; c += width) {
     Batch<Arch, T> sum = load<Arch, T>(y + c);
-    for (std::int64_t i = 0; i < n; ++i) sum = sum + load<Arch, T>(x + i * padded + c);
+    for (std::int64_t i = 0; i < n; ++i) {
+      const Batch<Arch, T> factor(factors ? factors[i] : T(1));
+      sum = multiply_add(factor, load<Arch, T>(x + i * padded + c), sum);
+    }
     sum.store_unaligned(y + c);
   }
 }
@@ -121,7 +124,7 @@ class LinearForward {
     if (query_end < head_.queries) {  // S += phi(K)^T V, z += sum phi(k): only a later query needs them
       // exercise linear_state:
       add_product<Arch>(d_, padded_, keys, k_features_, std::int64_t(1), padded_, v_rows_, state_);
-      add_rows<Arch>(keys, padded_, k_features_, total_);
+      add_rows<Arch, T>(keys, padded_, nullptr, k_features_, total_);
       // end of exercise
       work_.useful += 2 * d_ * (d_ + 1) * keys;
     }
@@ -216,7 +219,7 @@ class LinearBackward {
     weights_ = scratch.take(gradient_queries * score_stride_);
     dweights_ = scratch.take(gradient_queries * score_stride_);
     state_ = scratch.take(d_ * padded_);
-    transposed_ = scratch.take(d_ * padded_);
+    transposed_ = scratch.take(d_ * key_panel);
     total_ = scratch.take(padded_);
     e_ = scratch.take(length_);
     dq_ = scratch.take(length_ * padded_);
@@ -272,7 +275,7 @@ class LinearBackward {
     if (!last) {
       pack_keys(chunk, n);
       add_product<Arch>(d_, padded_, n, v_rows_, std::int64_t(1), padded_, k_features_, state_);
-      add_rows<Arch>(n, padded_, k_features_, total_);
+      add_rows<Arch, T>(n, padded_, nullptr, k_features_, total_);
       work_.useful += 2 * d_ * (d_ + 1) * n;
     }
   }
@@ -300,23 +303,18 @@ class LinearBackward {
     }
     if (chunk > 0) {
       add_product<Arch>(d_, padded_, n, q_features_, std::int64_t(1), padded_, g_rows_, state_);
-      for (std::int64_t i = 0; i < n; ++i)
-        add_row<Arch>(padded_, e_[chunk + i], q_features_ + i * padded_, total_);
+      add_rows<Arch>(n, padded_, e_ + chunk, q_features_, total_);
       work_.useful += 2 * d_ * (d_ + 1) * n;
     }
   }
 
   void read_reversed_state(std::int64_t n) {
-    for (std::int64_t c = 0; c < padded_; c += key_panel) {  // R^T, panel by panel of its columns
-      const std::int64_t features = smaller(key_panel, d_ - c);
-      for (std::int64_t l = 0; l < d_; ++l) {
-        for (std::int64_t f = 0; f < features; ++f)
-          transposed_[l * padded_ + c + f] = state_[(c + f) * padded_ + l];
-        fill<Arch>(features, key_panel, T(0), transposed_ + l * padded_ + c);
-      }
-    }
     for (std::int64_t j = 0; j < n; ++j) add_row<Arch>(padded_, T(1), total_, dk_ + j * padded_);
-    add_product<Arch>(n, padded_, d_, v_rows_, padded_, std::int64_t(1), transposed_, dk_);
+    for (std::int64_t c = 0; c < d_; c += key_panel) {  // R^T, panel by panel of its columns
+      pack_panel<Arch>(smaller(key_panel, d_ - c), d_, state_ + c * padded_, padded_, transposed_);
+      query_product<Arch, T, Start::accumulate>(n, key_panel, d_, v_rows_, padded_, 1, transposed_, key_panel,
+                                                dk_ + c, padded_);
+    }
     add_product<Arch>(n, padded_, d_, k_features_, padded_, std::int64_t(1), state_, dv_);
     work_.useful += 4 * d_ * d_ * n;
   }

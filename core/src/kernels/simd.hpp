@@ -47,6 +47,23 @@ DIRIGO_INLINE xsimd::batch<T, Arch> limited(const xsimd::batch<T, Arch>& x,
 #endif
 }
 
+// The 64-bit products of the lanes' low halves.
+template <class Arch>
+DIRIGO_INLINE Batch<Arch, std::uint64_t> multiply_low_halves(const Batch<Arch, std::uint64_t>& x,
+                                                             const Batch<Arch, std::uint64_t>& y) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(x) == 64) return _mm512_mul_epu32(x, y);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(x) == 32) return _mm256_mul_epu32(x, y);
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(x) == 16) return _mm_mul_epu32(x, y);
+#elif defined(__ARM_NEON)
+  return vmull_u32(vmovn_u64(x), vmovn_u64(y));
+#endif
+}
+
 template <class Arch, class T>
 DIRIGO_INLINE T horizontal_sum(const Batch<Arch, T>& x) {
 #if XSIMD_VERSION_MAJOR >= 10

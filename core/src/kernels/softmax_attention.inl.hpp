@@ -204,7 +204,8 @@ class SoftmaxForward {
     begin = larger(begin, packed_);
     end = smaller(round_up(end, key_panel), head_.length);
     if (begin >= end) return;
-    pack_panels<Arch>(begin, end, d_, head_.k, head_.k_stride, k_panels_ - kept_ * d_);
+    pack_panels<Arch>(begin - kept_, end - kept_, d_, head_.k + kept_ * head_.k_stride, head_.k_stride,
+                      k_panels_);
     pack_rows<Arch>(end - begin, d_, padded_, T(1), head_.v + begin * head_.v_stride, head_.v_stride,
                     v_rows_ + (begin - kept_) * padded_);
     packed_ = round_up(end, key_panel);
@@ -217,8 +218,8 @@ class SoftmaxForward {
     const std::int64_t hi = smaller(block_end, position(query + rows - 1) + 1);
     if (lo >= hi) return;
     const std::int64_t begin = round_down(lo, key_panel), columns = round_up(hi, key_panel) - begin;
-    panel_scores<Arch>(rows, d_, padded_, q_rows_ + row * padded_, k_panels_ - kept_ * d_, begin,
-                       begin + columns, scores_, score_stride);
+    panel_scores<Arch>(rows, d_, padded_, q_rows_ + row * padded_, k_panels_, begin - kept_,
+                       begin + columns - kept_, scores_, score_stride);
     std::int64_t row_lo[max_tile_rows], row_hi[max_tile_rows];  // keys that a row sees, from `begin`
     for (std::int64_t r = 0; r < rows; ++r) {
       row_lo[r] = larger(first_key(query + r), begin) - begin;
@@ -422,7 +423,7 @@ class SoftmaxBackward {
         narrow_share(narrow_.weight[i]);
     for (std::int64_t j = split; j < columns; j += width) {
       const B score = load<Arch, T>(p + j), dp = load<Arch, T>(ds + j);
-      const B seen = xsimd::min(score, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
+      const B seen = limited(score, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
       const B weight = share * Exponential<Arch, T>::exp2(score - shift);
       const B narrow = narrow_share * Exponential<Arch, T>::exp2(seen - narrow_shift);
       (weight + narrow).store_unaligned(p + j);

@@ -51,8 +51,12 @@ class Backward {
   const Tensor& gradient() const noexcept { return gradient_; }
   // Whether input i wants a gradient; skip the work when it does not.
   bool needs(std::size_t input) const noexcept;
-  // Adds dx (row-major, of the input's shape) to the gradient of input i. Ignored unless needs(i).
+  // Adds dx (row-major, of the input's shape) to the gradient of input i. Ignored unless needs(i). Hand it
+  // over by std::move: a tensor that nobody else holds may become the sum.
   void add(std::size_t input, Tensor dx);
+  // The sum so far for input i, if it may be written to; else an undefined tensor. The caller adds to it in
+  // place and hands it back with add(), which spares a pass over memory.
+  Tensor take(std::size_t input);
 
  private:
   friend class Tape;
@@ -123,13 +127,13 @@ class Tape {
     std::vector<std::int32_t> inputs;  // -1: constant or absent
     Vjp vjp;                           // empty for leaves
     Tensor gradient;
-    bool owns_gradient = false;  // made by accumulate(), so that it may be added to in place
     Shape shape;
     DType dtype = DType::f32;
     Tensor* sink = nullptr;
   };
   std::int32_t index_of(const Variable& variable) const;  // throws StateError: stale, or of another tape
   void accumulate(std::int32_t node, Tensor dx);
+  Tensor take(std::int32_t node);
 
   const Context& context_;
   Mode mode_;

@@ -44,6 +44,7 @@ enum class Purpose : std::uint8_t {
   data = 6,
   gumbel = 7,
   routing = 8,
+  bootstrap = 9,
   test = 255,
 };
 

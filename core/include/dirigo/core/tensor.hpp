@@ -49,6 +49,8 @@ class Tensor {
   static Tensor from(const Context& context, const Shape& shape, std::span<const T> values);
 
   bool defined() const noexcept { return storage_ != nullptr; }
+  // Whether no other tensor shares the storage, so that writing to it changes nothing else.
+  bool unique() const noexcept { return storage_.use_count() == 1; }
   DType dtype() const noexcept { return dtype_; }
   const Shape& shape() const noexcept { return shape_; }
   std::int64_t size() const noexcept { return shape_.size(); }

@@ -154,8 +154,10 @@ class EvaluationSet {
 };
 
 // `spec` is the path of a file, or `synthetic:NAME?option=value&option=value` with NAME `recall` or `fables`
-// (their options: synthetic.hpp). Throws IoError for an unusable file; ValueError, naming the nearest known
-// word, for an unknown language or option, and for a value out of range or an option that does not apply.
+// (their options: synthetic.hpp; those of every language: `seed` of the tables, `pool`, and `stream`, which
+// of the held-out streams, that share no sequence, is evaluated). Throws IoError for an unusable file;
+// ValueError, naming the nearest known word, for an unknown language or option, and for a value out of range
+// or an option that does not apply.
 std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options);
 
 }  // namespace dirigo

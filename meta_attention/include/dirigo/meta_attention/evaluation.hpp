@@ -74,7 +74,8 @@ struct Deltas {
 };
 
 struct Evaluation {
-  double nll = 0, nll_se = 0;  // nats per byte; standard error over windows
+  double nll = 0, nll_se = 0;      // nats per byte; standard error over windows
+  std::vector<double> window_nll;  // of each window, in the text's order
   std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
   RoutingMode routing_mode = RoutingMode::soft;
   std::vector<RoutingStatistics> layers;

@@ -1,0 +1,359 @@
+#include "study_results.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "table.hpp"
+
+namespace dirigo::tools {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Optional = std::optional<double>;
+
+// The mean over the results that have the value; none if one of them has not.
+template <class Item, class Get>
+Optional mean_over(const std::vector<Item>& items, Get get) {
+  if (items.empty()) return std::nullopt;
+  double sum = 0;
+  for (const Item& item : items) {
+    const Optional value = get(item);
+    if (!value) return std::nullopt;
+    sum += *value;
+  }
+  return sum / static_cast<double>(items.size());
+}
+
+StudyRow::Mode mode_of(const std::string& routing, const std::vector<ResultRow>& evaluations) {
+  StudyRow::Mode mode;
+  mode.routing = routing;
+  std::vector<double> nll;
+  for (const ResultRow& evaluation : evaluations) nll.push_back(evaluation.nll);
+  mode.nll = mean_estimate(nll);
+  const auto mean = [&](Optional ResultRow::*value) {
+    return mean_over(evaluations, [&](const ResultRow& row) { return row.*value; });
+  };
+  mode.attention_flops = mean(&ResultRow::attention_flops);
+  mode.model_flops = mean(&ResultRow::model_flops);
+  mode.attention_flops_vs_full = mean(&ResultRow::attention_flops_vs_full);
+  mode.model_flops_vs_full = mean(&ResultRow::model_flops_vs_full);
+  mode.wall_s = mean(&ResultRow::wall_s);
+  return mode;
+}
+
+ResultRow::Routing mean_routing(const std::vector<ResultRow>& evaluations) {
+  ResultRow::Routing routing;
+  const auto mean = [&](Optional ResultRow::Routing::*value) {
+    return mean_over(evaluations, [&](const ResultRow& row) { return row.overall.*value; });
+  };
+  routing.fraction_argmax.assign(meta::expert_count, 0.0);
+  for (const ResultRow& row : evaluations) {
+    for (std::size_t k = 0; k < meta::expert_count; ++k)
+      routing.fraction_argmax[k] += row.overall.fraction_argmax[k] / static_cast<double>(evaluations.size());
+  }
+  routing.entropy_mean_pct = mean(&ResultRow::Routing::entropy_mean_pct);
+  routing.entropy_sampled_pct = mean(&ResultRow::Routing::entropy_sampled_pct);
+  routing.projected_cost_pct = mean(&ResultRow::Routing::projected_cost_pct);
+  routing.argmax_cost_pct = mean(&ResultRow::Routing::argmax_cost_pct);
+  routing.kl = mean(&ResultRow::Routing::kl);
+  routing.mi_token_expert = mean(&ResultRow::Routing::mi_token_expert);
+  return routing;
+}
+
+std::optional<meta::Deltas> mean_deltas(const std::vector<ResultRow>& evaluations) {
+  const auto mean = [&](double meta::Deltas::*value) {
+    return mean_over(evaluations, [&](const ResultRow& row) {
+      return row.deltas ? Optional((*row.deltas).*value) : std::nullopt;
+    });
+  };
+  const Optional permutation = mean(&meta::Deltas::permutation);
+  if (!permutation) return std::nullopt;
+  return meta::Deltas{*permutation, *mean(&meta::Deltas::prior), *mean(&meta::Deltas::position_only)};
+}
+
+std::vector<ResultRow> evaluations_of(const std::vector<StudyRunResult>& results,
+                                      std::optional<ResultRow> StudyRunResult::*which) {
+  std::vector<ResultRow> rows;
+  for (const StudyRunResult& result : results) {
+    if (result.*which) rows.push_back(*(result.*which));
+  }
+  return rows;
+}
+
+struct ArmResults {
+  std::vector<StudyRunResult> good;
+  std::vector<std::string> names;
+  std::int64_t failed = 0;
+};
+
+ArmResults arm_results(const Study& study, std::size_t arm) {
+  ArmResults results;
+  for (const StudyRun& run : study.chosen_runs(arm)) {
+    StudyRunResult result = study.result(run);
+    results.names.push_back(run.name);
+    if (result.failure.empty()) {
+      results.good.push_back(std::move(result));
+    } else {
+      ++results.failed;
+    }
+  }
+  if (results.names.empty()) results.failed = study.seeds();  // no rate of the grid could be trained
+  return results;
+}
+
+void add_modes(StudyRow& row, const std::vector<StudyRunResult>& results) {
+  const std::pair<const char*, std::optional<ResultRow> StudyRunResult::*> modes[] = {
+      {"soft", &StudyRunResult::soft}, {"hard", &StudyRunResult::hard}, {"gated", &StudyRunResult::gated}};
+  for (const auto& [name, which] : modes) {
+    const auto evaluations = evaluations_of(results, which);
+    if (!evaluations.empty()) row.modes.push_back(mode_of(name, evaluations));
+  }
+}
+
+StudyRow arm_row(const Study& study, std::size_t arm) {
+  const StudyArm& description = study.list().arms[arm];
+  const ArmResults results = arm_results(study, arm);
+  StudyRow row;
+  row.method = description.method;
+  row.label = description.label;
+  row.preset = description.preset;
+  row.seeds = static_cast<std::int64_t>(results.good.size());
+  row.failed = results.failed;
+  row.runs = results.names;
+  for (const StudyRun& run : study.grid(arm)) {
+    const StudyRunResult result = study.result(run);
+    row.grid.push_back(
+        {run.config.train.lr.peak, result.failure.empty() ? Optional(result.development_nll) : std::nullopt});
+  }
+  if (const auto best = study.best_of_grid(arm)) row.learning_rate = row.grid[*best].learning_rate;
+  if (results.good.empty()) return row;
+  add_modes(row, results.good);
+  const auto hard = evaluations_of(results.good, &StudyRunResult::hard);
+  row.routing = mean_routing(hard);
+  row.deltas = mean_deltas(evaluations_of(results.good, &StudyRunResult::soft));
+  row.train_s = mean_over(results.good, [](const StudyRunResult& r) { return Optional(r.train_s); });
+  return row;
+}
+
+// What the runs of one arm lose when a controller that emits the prior takes the place of theirs: soft by the
+// prior's mean, hard by its expert.
+StudyRow null_row(const Study& study) {
+  StudyRow row;
+  row.method = "null_router";
+  row.label = "null router";
+  if (!study.null_arm()) return row;
+  const std::size_t arm = *study.null_arm();
+  row.label += " (in " + study.list().arms[arm].method + ")";
+  const ArmResults results = arm_results(study, arm);
+  row.seeds = static_cast<std::int64_t>(results.good.size());
+  row.failed = results.failed;
+  row.runs = results.names;
+  if (results.good.empty()) return row;
+  std::vector<double> soft;
+  for (const ResultRow& evaluation : evaluations_of(results.good, &StudyRunResult::soft))
+    soft.push_back(evaluation.nll + (evaluation.deltas ? evaluation.deltas->prior : 0));
+  StudyRow::Mode mode;
+  mode.routing = "soft";
+  mode.nll = mean_estimate(soft);
+  row.modes = {mode, mode_of("hard", evaluations_of(results.good, &StudyRunResult::null_hard))};
+  row.routing = results.good.front().hard->null_router;
+  return row;
+}
+
+Json optional(Optional value) {
+  return value && std::isfinite(*value) ? Json(*value) : Json(nullptr);
+}
+
+Json interval(const std::optional<Interval>& interval) {
+  return interval ? Json::array({interval->low, interval->high}) : Json(nullptr);
+}
+
+Json mode_json(const StudyRow::Mode& mode) {
+  return {{"nll", mode.nll.mean},
+          {"nll_ci95", interval(mode.nll.ci95)},
+          {"attention_flops", optional(mode.attention_flops)},
+          {"model_flops", optional(mode.model_flops)},
+          {"attention_flops_vs_full", optional(mode.attention_flops_vs_full)},
+          {"model_flops_vs_full", optional(mode.model_flops_vs_full)},
+          {"wall_s", optional(mode.wall_s)}};
+}
+
+Json routing_json(const ResultRow::Routing& r) {
+  return {{"fraction_argmax", r.fraction_argmax},
+          {"entropy_mean_pct", optional(r.entropy_mean_pct)},
+          {"entropy_sampled_pct", optional(r.entropy_sampled_pct)},
+          {"projected_cost_pct", optional(r.projected_cost_pct)},
+          {"argmax_cost_pct", optional(r.argmax_cost_pct)},
+          {"kl", optional(r.kl)},
+          {"mi_token_expert", optional(r.mi_token_expert)}};
+}
+
+Json row_json(const StudyRow& row, const StudyResults& results) {
+  const StudyRow::Mode* hard = row.mode("hard");
+  Json json;
+  json["method"] = row.method;
+  json["label"] = row.label;
+  json["preset"] = row.preset.empty() ? Json(nullptr) : Json(row.preset);
+  json["corpus"] = results.corpus;
+  json["seeds"] = row.seeds;
+  json["failed"] = row.failed;
+  json["learning_rate"] = optional(row.learning_rate);
+  json["routing_mode"] = "hard";
+  json["nll"] = hard ? Json(hard->nll.mean) : Json(nullptr);
+  json["nll_ci95"] = hard ? interval(hard->nll.ci95) : Json(nullptr);
+  for (const char* name : {"soft", "hard", "gated"}) {
+    const StudyRow::Mode* mode = row.mode(name);
+    json[name] = mode ? mode_json(*mode) : Json(nullptr);
+  }
+  json["routing"] = row.routing ? routing_json(*row.routing) : Json(nullptr);
+  json["deltas"] = row.deltas ? Json{{"permutation_delta_nll", row.deltas->permutation},
+                                     {"prior_delta_nll", row.deltas->prior},
+                                     {"position_only_delta_nll", row.deltas->position_only}}
+                              : Json(nullptr);
+  json["train_s"] = optional(row.train_s);
+  json["grid"] = Json::array();
+  for (const StudyRow::GridPoint& point : row.grid)
+    json["grid"].push_back(
+        {{"learning_rate", point.learning_rate}, {"development_nll", optional(point.development_nll)}});
+  json["runs"] = row.runs;
+  return json;
+}
+
+std::string number(Optional value, int decimals) {
+  if (!value || !std::isfinite(*value)) return "-";
+  const bool zero = std::abs(*value) < 0.5 * std::pow(10, -decimals);  // not "-0.0"
+  return fmt::format("{:.{}f}", zero ? 0 : *value, decimals);
+}
+
+std::string percent(Optional ratio) {
+  return ratio ? number(100 * *ratio, 1) : "-";
+}
+
+// "1.7123", or "1.7123 +- 0.0042" where there is an interval.
+std::string estimate(const StudyRow::Mode* mode, const char* sign) {
+  if (!mode) return "-";
+  std::string text = fmt::format("{:.4f}", mode->nll.mean);
+  if (mode->nll.ci95) text += fmt::format(" {} {:.4f}", sign, mode->nll.ci95->high - mode->nll.mean);
+  return text;
+}
+
+struct Column {
+  const char* title;
+  const char* meaning;
+};
+constexpr Column columns[] = {
+    {"method", "The arm; the null router is a controller that emits the prior for every token."},
+    {"seeds", "Runs with a result; +n: runs whose training left the finite numbers."},
+    {"lr", "Learning rate with the lowest development NLL (hard routing) of the grid below."},
+    {"NLL hard", "Test text, nats per byte, one expert per token; half the width of the 95% interval."},
+    {"NLL soft", "The same with all experts mixed."},
+    {"NLL gated", "Hard where the posterior is certain (MI), soft elsewhere."},
+    {"sampled%", "Entropy of weights drawn from the posterior, in percent of ln 3."},
+    {"cost%", "Projected cost under the nominal cost model."},
+    {"argmax cost%", "The same if each token runs its most probable expert."},
+    {"KL", "Of the posterior from the prior; near 0 is collapse."},
+    {"MI", "Mutual information of token and expert: 0 means that routing ignores the token."},
+    {"permuted", "NLL change when the routing is permuted over the tokens: 0 means it does not matter."},
+    {"attention FLOPs%", "That ran under hard routing, in percent of full attention everywhere."},
+    {"model FLOPs%", "The same for the whole model."},
+    {"train s", "Seconds of a training, on one thread beside the other runs."},
+};
+
+std::vector<std::string> cells(const StudyRow& row, const char* sign) {
+  const StudyRow::Mode* hard = row.mode("hard");
+  const ResultRow::Routing routing = row.routing.value_or(ResultRow::Routing{});
+  return {row.label,
+          row.failed > 0 ? fmt::format("{} +{}", row.seeds, row.failed) : fmt::format("{}", row.seeds),
+          row.learning_rate ? fmt::format("{}", *row.learning_rate) : "-",
+          estimate(hard, sign),
+          estimate(row.mode("soft"), sign),
+          estimate(row.mode("gated"), sign),
+          number(routing.entropy_sampled_pct, 1),
+          number(routing.projected_cost_pct, 1),
+          number(routing.argmax_cost_pct, 1),
+          number(routing.kl, 4),
+          number(routing.mi_token_expert, 4),
+          row.deltas ? fmt::format("{:+.4f}", row.deltas->permutation) : "-",
+          percent(hard ? hard->attention_flops_vs_full : std::nullopt),
+          percent(hard ? hard->model_flops_vs_full : std::nullopt),
+          number(row.train_s, 1)};
+}
+
+std::string grid_html(const StudyResults& results) {
+  std::string html =
+      "<h3>Learning rates</h3>\n<p>Development NLL, hard routing, seed 1. The test text is not read "
+      "here.</p>\n<div class=\"scroll\"><table><thead><tr><th>method</th><th>learning rate: NLL</th></tr>"
+      "</thead><tbody>\n";
+  for (const StudyRow& row : results.rows) {
+    if (row.grid.empty()) continue;
+    std::string points;
+    for (const StudyRow::GridPoint& point : row.grid) {
+      const bool best = row.learning_rate == point.learning_rate;
+      const std::string nll = point.development_nll ? number(point.development_nll, 4) : "failed";
+      points += fmt::format("{}{}{}: {}{}", points.empty() ? "" : " &middot; ", best ? "<b>" : "",
+                            point.learning_rate, nll, best ? "</b>" : "");
+    }
+    html += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", escape_html(row.label), points);
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+}  // namespace
+
+const StudyRow::Mode* StudyRow::mode(const std::string& name) const {
+  const auto found =
+      std::find_if(modes.begin(), modes.end(), [&](const Mode& m) { return m.routing == name; });
+  return found == modes.end() ? nullptr : &*found;
+}
+
+StudyResults study_results(const Study& study, const std::string& corpus) {
+  StudyResults results{study.list().name, corpus, study.seeds(), {}};
+  for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm)
+    results.rows.push_back(arm_row(study, arm));
+  results.rows.push_back(null_row(study));
+  return results;
+}
+
+std::string study_json(const StudyResults& results) {
+  Json json;
+  json["format_version"] = 1;
+  json["study"] = results.study;
+  json["corpus"] = results.corpus;
+  json["seeds"] = results.seeds;
+  json["rows"] = Json::array();
+  for (const StudyRow& row : results.rows) json["rows"].push_back(row_json(row, results));
+  // A label or a path need not be UTF-8.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string study_table(const StudyResults& results) {
+  std::vector<std::string> header;
+  for (const Column& column : columns) header.emplace_back(column.title);
+  Table table(header);
+  for (const StudyRow& row : results.rows) table.add(cells(row, "+-"));
+  return table.text();
+}
+
+std::string study_html(const StudyResults& results) {
+  std::string html = fmt::format(
+      "<section>\n<h2>Study {}: {}</h2>\n<p>Means over seeds with half the width of their 95% interval "
+      "(Student's t), on test text that no choice has read. FLOPs are those that ran.</p>\n<div "
+      "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Study\"><table><thead><tr>",
+      escape_html(results.study), escape_html(results.corpus));
+  for (const Column& column : columns)
+    html += fmt::format("<th title=\"{}\">{}</th>", escape_html(column.meaning), column.title);
+  html += "</tr></thead><tbody>\n";
+  for (const StudyRow& row : results.rows) {
+    html += row.method == "null_router" ? "<tr class=\"null\">" : "<tr>";
+    for (const std::string& cell : cells(row, "\xC2\xB1"))
+      html += fmt::format("<td>{}</td>", escape_html(cell));
+    html += "</tr>\n";
+  }
+  html += "</tbody></table></div>\n" + grid_html(results);
+  return html + "<p>Below: the run with seed 1 of every arm.</p>\n</section>\n";
+}
+
+}  // namespace dirigo::tools
