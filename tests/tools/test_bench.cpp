@@ -164,7 +164,8 @@ TEST_CASE("bench kernels: rates of every kernel, in processor time") {
 TEST_CASE("bench attention: FLOPs of visible pairs, and each mechanism against full") {
   const RunDirectory directory;
   const json rows = rows_of(directory, "attention --rounds 1 --threads 1 --lengths 96");
-  CHECK(rows.size() == 1 + 6);
+  CHECK(rows.size() == 1 + 8);
+  CHECK(named(rows, "mixed backward")["gflop"].get<double>() > 0);
   CHECK(named(rows, "full forward")["gflop"].get<double>() == doctest::Approx(4e-9 * 128 * 96 * 97 / 2));
   CHECK(named(rows, "full backward")["gflop"].get<double>() == doctest::Approx(10e-9 * 128 * 96 * 97 / 2));
   CHECK(named(rows, "local forward")["gflop"].get<double>() ==

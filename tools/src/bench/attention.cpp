@@ -1,4 +1,4 @@
-// dirigo bench attention: the cores of the experts, one sequence of 4 heads of 32.
+// dirigo bench attention: the cores of the experts and their mixture, one sequence of 4 heads of 32.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ constexpr int heads = 4;
 
 struct Mechanism {
   const char* name;
-  std::int64_t (*visible_pairs)(std::int64_t length);  // of query and key; null: none are formed one by one
+  std::int64_t (*visible_pairs)(std::int64_t length);  // of query and key; null: counted by the kernel
   Variable (*attend)(const Variable& q, const Variable& k, const Variable& v);
 };
 
@@ -36,11 +36,18 @@ Variable local(const Variable& q, const Variable& k, const Variable& v) {
 Variable linear(const Variable& q, const Variable& k, const Variable& v) {
   return ops::linear_attention(q, k, v, heads);
 }
+// All three at equal weights, which want a gradient too.
+Variable mixed(const Variable& q, const Variable& k, const Variable& v) {
+  const Shape weights{q.shape()[0] * q.shape()[1], 3};
+  return ops::mixed_attention(q.tape().leaf(Tensor::full(q.context(), weights, 1.0 / 3)), q, k, v, heads,
+                              window);
+}
 
-constexpr std::array<Mechanism, 3> mechanisms{{
+constexpr std::array<Mechanism, 4> mechanisms{{
     {"full", [](std::int64_t length) { return pairs_within(length, length); }, full},
     {"local", [](std::int64_t length) { return pairs_within(length, window); }, local},
     {"linear", nullptr, linear},
+    {"mixed", nullptr, mixed},
 }};
 
 // One mechanism at one length, in one direction.
@@ -63,7 +70,7 @@ class Case {
   }
 
   // Softmax attention: 4 D per visible pair forward (scores and weighted sum), 10 D backward (the scores
-  // again, and the gradients of scores, q, k and v). Linear attention: as its kernel counts them.
+  // again, and the gradients of scores, q, k and v). The others: as their kernels count them.
   double flops() {
     if (mechanism_.visible_pairs != nullptr) {
       return double((backward_ ? 10 : 4) * width * mechanism_.visible_pairs(length_));
