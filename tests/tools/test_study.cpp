@@ -126,13 +126,13 @@ TEST_CASE("study: an arms file is read, written and read again; a damaged one is
   holds(fault("\"seeds\": 2", "\"seeds\": 0"), "seeds");
   holds(fault("\"seeds\": 2", "\"sedes\": 2"), "'seeds'");
   holds(fault("\"mixture\"", "\"bayesian\""), "twice");
-  holds(fault("\"mixture\"", "\"../x\""), "arm 3 method");
+  holds(fault("\"mixture\"", "\"../x\""), "arm 3] method");
   holds(fault("\"mixture\"", "\"null_router\""), "null_router");
-  holds(fault("\"mixture\"", "7"), "arm 3 method");
+  holds(fault("\"mixture\"", "7"), "arm 3] method");
   holds(fault("[0.001, 0.01]", "[0.001, -1]"), "learning_rates");
   holds(fault("[0.001, 0.01]", "[0.01, 0.01]"), "learning_rates");
   holds(fault("[0.001, 0.01]", "0.01"), "learning_rates");
-  holds(fault("{\"router.kind\": \"static\"}", "[]"), "arm 2 set");
+  holds(fault("{\"router.kind\": \"static\"}", "[]"), "arm 2] set");
   holds(replaced(fault("\"label\"", "\"lable\""), "", ""), "'label'");
 
   const auto arm_fault = [&](const std::string& from, const std::string& to) {
@@ -283,11 +283,11 @@ TEST_CASE("study: interrupted again and again it ends with the same bits") {
   write_file(directory / "text", small_text());
   const StudyList list = parse_arms(arms, "arms.json");
   const auto options = [&](const std::string& out) {
-    StudyOptions options;
-    options.directory = directory / out;
-    options.seeds = 1;
-    options.windows = 4;
-    return options;
+    StudyOptions chosen;
+    chosen.directory = directory / out;
+    chosen.seeds = 1;
+    chosen.windows = 4;
+    return chosen;
   };
   const StudyDataOptions data{directory / "text", "", 0};
   CHECK(Study(list, options("whole"), data).work({}));

@@ -20,7 +20,7 @@ namespace dirigo::tools {
 struct CurvePoint {
   std::int64_t step = 0;
   std::optional<double> nll, valid_nll;
-  std::optional<double> tokens_per_s;  // since the point before
+  std::optional<double> tokens_per_s = {};  // since the point before
 };
 
 // One evaluation of a run (an eval-*.json), as far as the report shows it.
