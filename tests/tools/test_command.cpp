@@ -63,7 +63,8 @@ void check_refused(const TemporaryDirectory& directory, const std::string& argum
 
 TEST_CASE("command: help and version") {
   const TemporaryDirectory directory;
-  for (const std::string command : {"", "train", "eval", "score", "sample", "report", "info", "bench", "compare", "study"}) {
+  for (const std::string command :
+       {"", "train", "eval", "score", "sample", "report", "info", "bench", "compare", "study"}) {
     const Result result = run(directory, command + " --help");
     CHECK(result.code == 0);
     CHECK(result.out.find("Example: dirigo") != std::string::npos);
