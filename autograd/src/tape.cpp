@@ -72,6 +72,12 @@ Variable Tape::constant(Tensor value) {
   return variable;
 }
 
+Tensor* Tape::redirected(Tensor* sink) const {
+  if (sinks_ == nullptr) return sink;
+  const auto found = sinks_->find(sink);
+  return found == sinks_->end() ? sink : found->second;
+}
+
 Variable Tape::leaf(Tensor value, Tensor* sink) {
   Variable variable = constant(std::move(value));
   if (!recording()) return variable;
@@ -79,7 +85,7 @@ Variable Tape::leaf(Tensor value, Tensor* sink) {
   node.name = "leaf";
   node.shape = variable.shape();
   node.dtype = variable.dtype();
-  node.sink = sink;
+  node.sink = redirected(sink);
   variable.index_ = std::int32_t(nodes_.size());
   nodes_.push_back(std::move(node));
   if (observer_ != nullptr) observer_->recorded("leaf", {}, {}, variable.value_);

@@ -139,6 +139,9 @@ Context::~Context() = default;
 int Context::threads() const noexcept {
   return impl_->threads;
 }
+int Context::free_threads() const noexcept {
+  return inside_block ? 1 : impl_->threads;
+}
 Isa Context::isa() const noexcept {
   return impl_->isa;
 }

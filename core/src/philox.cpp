@@ -35,7 +35,7 @@ double open_unit_double(std::uint32_t word) {
 template <class Fill>
 void for_each_block(RandomKey key, std::uint32_t first_block, std::span<float> out, Fill fill) {
   const PhiloxKey seed = seed_key(key.seed);
-  std::uint32_t element = first_block;
+  std::uint32_t element = key.first + first_block;
   for (std::size_t i = 0; i < out.size(); i += 4, ++element) {
     const PhiloxCounter block = philox4x32({element, 0, key.step, key.purpose}, seed);
     if (out.size() - i >= 4) {
@@ -51,7 +51,7 @@ void for_each_block(RandomKey key, std::uint32_t first_block, std::span<float> o
 }  // namespace
 
 PhiloxStream::PhiloxStream(RandomKey key, std::uint32_t element)
-    : key_(seed_key(key.seed)), counter_{element, 0, key.step, key.purpose} {}
+    : key_(seed_key(key.seed)), counter_{key.first + element, 0, key.step, key.purpose} {}
 
 std::uint32_t PhiloxStream::next_u32() {
   if (used_ == 4) {

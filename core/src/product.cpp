@@ -26,7 +26,8 @@ Grid choose_grid(const Context& context, const Product<T>& p) {
   // Rows of A that are read in place need no room: the more of them meet a packed B, the better.
   Grid grid{p.a_col == 1 ? m : std::min(m, product_rows), std::min(n, product_columns), 0, 0};
   // Every block of a transposed A packs its rows of A and its columns of B, so these products are cut least.
-  const std::int64_t wanted = context.threads() * (context.threads() > 1 && p.a_col == 1 ? 4 : 1);
+  const std::int64_t threads = context.free_threads();
+  const std::int64_t wanted = threads * (threads > 1 && p.a_col == 1 ? 4 : 1);
   while (true) {
     grid.block_rows = ceil_div(m, grid.rows);
     grid.block_columns = ceil_div(n, grid.columns);

@@ -11,6 +11,13 @@ namespace {
 // Dropout sites of a block; the embedding sum is site 0 of the model.
 enum DropoutSite : std::uint32_t { embedding_sum = 0, after_gelu = 1, ffn_output = 2 };
 
+// An element of dropout's stream decides about four values.
+RandomKey dropout_key(const ForwardOptions& options, std::uint32_t site, const Variable& x) {
+  const std::int64_t elements_per_row = (x.shape()[1] + 3) / 4;
+  return random_key(options.seed, options.step, Purpose::dropout, site)
+      .from(options.first_row * elements_per_row);
+}
+
 class Block {
  public:
   Block(const Context& context, const Config& config, std::span<const double> costs,
@@ -47,8 +54,7 @@ class Block {
 
   Variable drop(const Variable& x, const ForwardOptions& options, DropoutSite site) const {
     if (!options.training) return x;
-    return ops::dropout(x, train_.dropout,
-                        random_key(options.seed, options.step, Purpose::dropout, (layer_ + 1) * 8 + site));
+    return ops::dropout(x, train_.dropout, dropout_key(options, (layer_ + 1) * 8 + site, x));
   }
 
   TrainConfig train_;
@@ -145,8 +151,7 @@ Forward LanguageModel::operator()(Tape& tape, std::span<const std::int32_t> toke
 
   Variable x = ops::add(m.embed(tape, tokens), m.pos(tape, positions));
   if (options.training && m.config.train.dropout_sites == DropoutSites::all) {
-    x = ops::dropout(x, m.config.train.dropout,
-                     random_key(options.seed, options.step, Purpose::dropout, embedding_sum));
+    x = ops::dropout(x, m.config.train.dropout, dropout_key(options, embedding_sum, x));
   }
   Forward forward;
   forward.layers.resize(m.blocks.size());

@@ -29,6 +29,10 @@ Variable load_balance(const LayerRouting& layer) {
 
 }  // namespace
 
+bool is_mean_over_sequences(const ObjectiveConfig& objective) {
+  return objective.free_bits == 0 && objective.load_balance == 0;
+}
+
 Loss objective(const LanguageModel& model, const Forward& forward, std::span<const std::int32_t> targets,
                const ObjectiveConfig& objective, double w_kl) {
   Loss loss;

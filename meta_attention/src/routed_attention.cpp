@@ -21,6 +21,11 @@ RandomKey init_key(std::uint64_t seed, std::uint32_t site) {
   return random_key(seed, 0, Purpose::init, site);
 }
 
+// A stream per token.
+RandomKey draw_key(const LayerCall& call, Purpose purpose) {
+  return random_key(call.options.seed, call.options.step, purpose, call.layer).from(call.options.first_row);
+}
+
 // Standard Gumbel noise -log(-log u) for every weight.
 Tensor gumbel_noise(const Variable& like, const RandomKey& key) {
   Tensor noise = Tensor::empty(like.context(), like.shape(), like.dtype());
@@ -189,7 +194,7 @@ void RoutedAttention::route(const Variable& normed, const Variable& residual, co
     RoutingDistribution distribution;
     if (config_.router.kind == RouterKind::gumbel && call.options.training) {
       // softmax((h + Gumbel) / temperature): a relaxed sample (Jang, Gu, Poole 2017)
-      const auto key = random_key(call.options.seed, call.options.step, Purpose::gumbel, call.layer);
+      const auto key = draw_key(call, Purpose::gumbel);
       const Variable noise = h.tape().constant(gumbel_noise(h, key));
       distribution.mean = ops::softmax(ops::scale(ops::add(h, noise), 1 / config_.router.temperature));
     } else {
@@ -207,8 +212,8 @@ void RoutedAttention::route(const Variable& normed, const Variable& residual, co
 Variable RoutedAttention::training_weights(const LayerRouting& routing, const LayerCall& call) const {
   Variable weights = routing.mean_variable;
   if (config_.router.kind == RouterKind::bayes && config_.train.sampling == Sampling::posterior) {
-    const auto key = random_key(call.options.seed, call.options.step, Purpose::dirichlet, call.layer);
-    weights = ops::dirichlet_rsample(routing.concentration_variable, key, training_floor);
+    weights = ops::dirichlet_rsample(routing.concentration_variable, draw_key(call, Purpose::dirichlet),
+                                     training_floor);
   }
   return call.options.straight_through ? ops::one_hot_straight_through(weights, costs_) : weights;
 }

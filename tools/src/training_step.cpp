@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <span>
 #include <string>
 
 #include "dirigo/core/errors.hpp"
@@ -18,21 +20,20 @@ bool all_finite(const Tensor& tensor) {
   return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
-// Where the first values that are not finite are: parameters, then the forward pass in its order, then
-// gradients.
-std::string locate_non_finite(meta::LanguageModel& model, const meta::Forward& forward) {
+// Where the first values that are not finite are: parameters, then the forward pass in its order (null: not
+// at hand), then gradients.
+std::string locate_non_finite(meta::LanguageModel& model, const meta::Forward* forward) {
   const auto parameters = model.parameters();
   for (const auto& [name, parameter] : parameters) {
     if (!all_finite(parameter->value)) return "parameter " + name;
   }
-  for (std::size_t layer = 0; layer < forward.layers.size(); ++layer) {
-    const meta::LayerRouting& routing = forward.layers[layer];
+  for (std::size_t layer = 0; forward != nullptr && layer < forward->layers.size(); ++layer) {
+    const meta::LayerRouting& routing = forward->layers[layer];
     if (!all_finite(routing.mean) || !all_finite(routing.concentration))
       return fmt::format("routing of layer {}", layer);
   }
-  if (!all_finite(forward.logits.value())) {
-    return fmt::format("logits (after layer {})", forward.layers.size() - 1);
-  }
+  if (forward != nullptr && !all_finite(forward->logits.value()))
+    return fmt::format("logits (after layer {})", forward->layers.size() - 1);
   // Backward runs from the output to the input: the last parameter is reached first.
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     if (!all_finite(it->parameter->gradient)) return "gradient of " + it->name;
@@ -40,16 +41,56 @@ std::string locate_non_finite(meta::LanguageModel& model, const meta::Forward& f
   return "loss";
 }
 
-StepReport::Routing routing_of(const meta::LayerRouting& layer) {
-  StepReport::Routing routing{std::vector<double>(meta::expert_count),
-                              std::vector<double>(meta::expert_count)};
+void require_finite(const char* what, double value, std::int64_t step, meta::LanguageModel& model,
+                    const meta::Forward* forward) {
+  if (std::isfinite(value)) return;
+  throw NumericError(fmt::format("[train] {} at step {}: expected a finite number, got {} (first in: {})",
+                                 what, step, value, locate_non_finite(model, forward)));
+}
+
+// Adds `weight` times the routing of these tokens.
+void add_routing(const meta::LayerRouting& layer, double weight, StepReport::Routing& sum) {
   const auto mean = layer.mean.span<float>();
-  const double share = 1.0 / static_cast<double>(layer.chosen.size());
+  const double share = weight / static_cast<double>(layer.chosen.size());
+  sum.mean_weights.resize(meta::expert_count);
+  sum.fraction_argmax.resize(meta::expert_count);
   for (std::size_t i = 0; i < mean.size(); ++i)
-    routing.mean_weights[i % meta::expert_count] += share * double(mean[i]);
+    sum.mean_weights[i % meta::expert_count] += share * double(mean[i]);
   for (const std::int32_t expert : layer.chosen)
-    routing.fraction_argmax[static_cast<std::size_t>(expert)] += share;
-  return routing;
+    sum.fraction_argmax[static_cast<std::size_t>(expert)] += share;
+}
+
+// Adds what a part of the batch measured; parts come weighted.
+void add_part(const StepReport& part, StepReport& sum) {
+  sum.loss += part.loss;
+  sum.nll += part.nll;
+  if (part.kl) sum.kl = sum.kl.value_or(0) + *part.kl;
+  sum.routing.resize(part.routing.size());
+  for (std::size_t layer = 0; layer < part.routing.size(); ++layer) {
+    const auto add = [](const std::vector<double>& from, std::vector<double>& to) {
+      to.resize(from.size());
+      std::transform(from.begin(), from.end(), to.begin(), to.begin(), std::plus<>());
+    };
+    add(part.routing[layer].mean_weights, sum.routing[layer].mean_weights);
+    add(part.routing[layer].fraction_argmax, sum.routing[layer].fraction_argmax);
+  }
+}
+
+// The batch is cut into this many shares at most: enough for the threads of a small machine, few enough that
+// adding up as many gradients takes little of a step.
+constexpr std::int64_t most_shares = 8;
+// A tape takes this many tokens at once, or one sequence: what it keeps should stay in a second-level cache.
+constexpr std::int64_t tokens_per_part = 256;
+
+std::int64_t share_count(const Batch& batch, const meta::ObjectiveConfig& objective) {
+  return meta::is_mean_over_sequences(objective) ? std::min(batch.rows, most_shares) : 1;
+}
+
+// Whether to give each thread shares of its own, rather than run them one after another with all threads in
+// every operation: not if the last round would leave many threads idle. Does not change the result.
+bool worth_a_thread_each(std::int64_t shares, std::int64_t threads) {
+  const std::int64_t rounds = (shares + threads - 1) / threads;
+  return shares > 1 && 4 * shares >= 3 * rounds * threads;
 }
 
 }  // namespace
@@ -63,7 +104,7 @@ nn::Adam make_optimiser(const Context& context, meta::LanguageModel& model) {
 }
 
 TrainingStep::TrainingStep(const Context& context, meta::LanguageModel& model, nn::Adam& adam)
-    : context_(context), model_(model), adam_(adam) {}
+    : context_(context), model_(model), adam_(adam), shares_(model.parameters(), most_shares) {}
 
 meta::ForwardOptions TrainingStep::forward_options(std::int64_t step) const {
   const meta::TrainConfig& train = model_.config().train;
@@ -76,43 +117,83 @@ meta::ForwardOptions TrainingStep::forward_options(std::int64_t step) const {
   return options;
 }
 
+void TrainingStep::finished(StepObserver::Part part) const {
+  if (observer_ != nullptr) observer_->finished(part);
+}
+
+void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t end,
+                            const Tape::Sinks* sinks, StepReport& report) {
+  const std::span inputs(batch.inputs), targets(batch.targets);
+  const auto first = static_cast<std::size_t>(begin * batch.length),
+             count = static_cast<std::size_t>((end - begin) * batch.length);
+  const double weight = static_cast<double>(end - begin) / static_cast<double>(batch.rows);
+  meta::ForwardOptions options = forward_options(report.step - 1);
+  options.first_row = begin * batch.length;
+
+  Tape tape(context_, Tape::Mode::training);
+  tape.redirect(sinks);
+  tape.observe(observer_);
+  const meta::Forward forward =
+      model_(tape, inputs.subspan(first, count), end - begin, batch.length, options);
+  const meta::Loss loss =
+      meta::objective(model_, forward, targets.subspan(first, count), model_.config().objective, report.w_kl);
+  const double total = loss.total.value().item();
+  require_finite("loss", total, report.step, model_, &forward);
+  finished(StepObserver::Part::forward);
+  tape.backward(loss.total, Tensor::full(context_, loss.total.shape(), weight));
+  finished(StepObserver::Part::backward);
+
+  report.loss += weight * total;
+  report.nll += weight * loss.nll;
+  for (const double kl : loss.kl)
+    report.kl = report.kl.value_or(0) + weight * kl / static_cast<double>(loss.kl.size());
+  report.routing.resize(forward.layers.size());
+  for (std::size_t layer = 0; layer < forward.layers.size(); ++layer)
+    add_routing(forward.layers[layer], weight, report.routing[layer]);
+}
+
+StepReport TrainingStep::run_share(const Batch& batch, std::int64_t begin, std::int64_t end,
+                                   const StepReport& step, const Tape::Sinks* sinks) {
+  StepReport report;
+  report.step = step.step;
+  report.w_kl = step.w_kl;
+  // An objective that is no mean over sequences needs the whole share, which is the batch, on one tape.
+  const std::int64_t part =
+      sinks != nullptr ? std::max<std::int64_t>(1, tokens_per_part / batch.length) : end - begin;
+  for (std::int64_t at = begin; at < end; at += part)
+    run_part(batch, at, std::min(at + part, end), sinks, report);
+  return report;
+}
+
 StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
   const meta::Config& config = model_.config();
   StepReport report;
   report.step = step + 1;
   report.lr = config.train.lr.at(step, config.train.steps);
   report.w_kl = config.objective.w_kl.at(step, config.train.steps);
-
-  const auto finished = [this](StepObserver::Part part) {
-    if (observer_ != nullptr) observer_->finished(part);
-  };
   model_.hold_controllers(step < config.router.warmup);
-  Tape tape(context_, Tape::Mode::training);
-  tape.observe(observer_);
-  const meta::Forward forward = model_(tape, batch.inputs, batch.rows, batch.length, forward_options(step));
-  const meta::Loss loss = meta::objective(model_, forward, batch.targets, config.objective, report.w_kl);
-  const auto check = [&](const char* what, double value) {
-    if (std::isfinite(value)) return;
-    throw NumericError(fmt::format("[train] {} at step {}: expected a finite number, got {} (first in: {})",
-                                   what, report.step, value, locate_non_finite(model_, forward)));
+
+  const std::int64_t count = share_count(batch, config.objective);
+  std::vector<StepReport> parts(static_cast<std::size_t>(count));
+  shares_.clear();  // an earlier step may have thrown
+  const auto run = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const auto share = static_cast<std::size_t>(i);
+      parts[share] = run_share(batch, i * batch.rows / count, (i + 1) * batch.rows / count, report,
+                               count > 1 ? &shares_.sinks(share) : nullptr);
+    }
   };
-  report.loss = loss.total.value().item();
-  check("loss", report.loss);
-  finished(StepObserver::Part::forward);
-  tape.backward(loss.total);
-  finished(StepObserver::Part::backward);
+  if (observer_ == nullptr && worth_a_thread_each(count, context_.free_threads())) {
+    context_.parallel_for<float>(count, 1, run);
+  } else {
+    run(0, count);
+  }
+  for (const StepReport& part : parts) add_part(part, report);
+  if (count > 1) shares_.add_up(context_);
   report.grad_norm = adam_.gradient_norm();
-  check("gradient norm", report.grad_norm);
+  require_finite("gradient norm", report.grad_norm, report.step, model_, nullptr);
   adam_.step(report.lr, nn::clip_factor(report.grad_norm, config.train.clip));
   finished(StepObserver::Part::optimiser);
-
-  report.nll = loss.nll;
-  if (!loss.kl.empty()) {
-    double sum = 0;
-    for (const double kl : loss.kl) sum += kl;
-    report.kl = sum / static_cast<double>(loss.kl.size());
-  }
-  for (const meta::LayerRouting& layer : forward.layers) report.routing.push_back(routing_of(layer));
   return report;
 }
 

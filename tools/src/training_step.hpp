@@ -1,4 +1,9 @@
 // One optimisation step: batch -> model -> objective -> gradients -> clipped Adam update.
+//
+// The batch is cut into shares of whole sequences. A share runs forward and backward on one thread, part by
+// part, so that what it computes stays in that core's cache, and the threads meet only where the shares'
+// gradients are added up. How a batch is cut depends on the configuration alone: so do the bits of the
+// result.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +12,7 @@
 
 #include "dirigo/data/source.hpp"
 #include "dirigo/meta_attention/language_model.hpp"
+#include "dirigo/nn/gradient_shares.hpp"
 #include "dirigo/nn/optimizer.hpp"
 
 namespace dirigo::tools {
@@ -23,7 +29,8 @@ struct StepReport {
   std::vector<Routing> routing;
 };
 
-// Sees a step as it runs, for tools that measure it: the nodes of its tape, and the end of each part.
+// Sees a step as it runs, for tools that measure it: the nodes of its tapes, and the end of each part. The
+// shares of an observed step run one after another; forward and backward end once for each tape.
 class StepObserver : public TapeObserver {
  public:
   enum class Part : std::uint8_t { forward, backward, optimiser };  // in this order; the objective is forward
@@ -46,10 +53,18 @@ class TrainingStep {
 
  private:
   meta::ForwardOptions forward_options(std::int64_t step) const;
+  // Sequences [begin, end) of the batch, forward and backward; gradients go where `sinks` says (null: to the
+  // parameters). Returns their part of the step's report.
+  StepReport run_share(const Batch& batch, std::int64_t begin, std::int64_t end, const StepReport& step,
+                       const Tape::Sinks* sinks);
+  void run_part(const Batch& batch, std::int64_t begin, std::int64_t end, const Tape::Sinks* sinks,
+                StepReport& report);
+  void finished(StepObserver::Part part) const;
 
   const Context& context_;
   meta::LanguageModel& model_;
   nn::Adam& adam_;
+  nn::GradientShares shares_;
   StepObserver* observer_ = nullptr;
 };
 

@@ -1,6 +1,6 @@
 // y_i = x_i keep_i / (1 - p), keep_i ~ Bernoulli(1 - p): the mean of y is x (Srivastava et al. 2014,
 // "inverted"). dx_i = dy_i keep_i / (1 - p): the same map, so the vjp draws the mask again from its key and
-// stores nothing. keep_i = (word i of the Philox sequence of the key) >= p 2^32.
+// stores nothing. keep_i = (word i of the Philox sequence of the key, from its first element on) >= p 2^32.
 #include "support.hpp"
 
 namespace dirigo::ops {
@@ -14,8 +14,8 @@ Tensor dropped(const Context& context, const Tensor& x, Tensor y, double p, cons
     T* out = y.data<T>();
     static_assert(element_grain % 4 == 0, "a block of elements must start at a Philox block");
     context.parallel_for<T>(x.size(), element_grain, [&](std::int64_t begin, std::int64_t end) {
-      context.kernels<T>().dropout(end - begin, std::uint32_t(begin / 4), key.seed, key.step, key.purpose,
-                                   T(p), in + begin, out + begin);
+      context.kernels<T>().dropout(end - begin, key.first + std::uint32_t(begin / 4), key.seed, key.step,
+                                   key.purpose, T(p), in + begin, out + begin);
     });
   });
   return y;
@@ -24,7 +24,7 @@ Tensor dropped(const Context& context, const Tensor& x, Tensor y, double p, cons
 Values reference(const Values& x, double p, const RandomKey& key) {
   Values y(x.size());
   for (std::size_t i = 0; i < x.size(); ++i) {
-    const PhiloxCounter words = philox4x32({std::uint32_t(i / 4), 0, key.step, key.purpose},
+    const PhiloxCounter words = philox4x32({key.first + std::uint32_t(i / 4), 0, key.step, key.purpose},
                                            {std::uint32_t(key.seed), std::uint32_t(key.seed >> 32)});
     y[i] = double(words[i % 4]) >= p * 0x1p32 ? x[i] / (1 - p) : 0.0;
   }
@@ -44,8 +44,8 @@ Variable dropout(const Variable& x, double p, const RandomKey& key) {
 }
 
 std::vector<OpCase> dropout_cases(const Context& context) {
-  const auto make = [](const char* name, Tensor x, double p) {
-    const RandomKey key = random_key(0x123456789abcdefULL, 7, Purpose::dropout, 3);
+  const auto make = [](const char* name, Tensor x, double p, std::int64_t first = 0) {
+    const RandomKey key = random_key(0x123456789abcdefULL, 7, Purpose::dropout, 3).from(first);
     return OpCase{.name = name,
                   .inputs = {std::move(x)},
                   .op = [p, key](Tape&, Variables v) { return dropout(v[0], p, key); },
@@ -57,6 +57,7 @@ std::vector<OpCase> dropout_cases(const Context& context) {
       make("none", uniform(context, {5}, 3), 0),
       make("strided view", uniform(context, {6, 5}, 4).transpose(0, 1), 0.5),
       make("empty", uniform(context, {0}, 5), 0.5),
+      make("part of a batch", uniform(context, {4, 5}, 6), 0.5, 9),
   };
 }
 

@@ -102,7 +102,10 @@ void StepProfiler::passed(std::int32_t node, const Tensor& /*gradient*/) {
 
 void StepProfiler::finished(Part part) {
   if (part == Part::forward) close(StepEvent::Part::overhead, "after forward");
-  if (part == Part::backward) passed(-1, {});
+  if (part == Part::backward) {
+    passed(-1, {});
+    nodes_.clear();  // the next tape numbers its own
+  }
   if (part == Part::optimiser) close(StepEvent::Part::optimiser, "gradient norm and Adam");
 }
 

@@ -13,6 +13,7 @@
 #include <initializer_list>
 #include <span>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "dirigo/core/tensor.hpp"
@@ -120,6 +121,11 @@ class Tape {
 
   std::size_t node_count() const noexcept { return nodes_.size(); }
 
+  // From now on a leaf with sink `s` adds to (*sinks)[s] instead, where that is present (null: nowhere).
+  // Tapes that run at the same time with the same parameters need a sink each.
+  using Sinks = std::unordered_map<const Tensor*, Tensor*>;
+  void redirect(const Sinks* sinks) noexcept { sinks_ = sinks; }
+
   // Tells `observer` (null: nobody) of every node from now on. It must outlive the tape's use.
   void observe(TapeObserver* observer) noexcept { observer_ = observer; }
 
@@ -135,6 +141,7 @@ class Tape {
     Tensor* sink = nullptr;
   };
   std::int32_t index_of(const Variable& variable) const;  // throws StateError: stale, or of another tape
+  Tensor* redirected(Tensor* sink) const;
   void accumulate(std::int32_t node, Tensor dx);
   Tensor take(std::int32_t node);
 
@@ -144,6 +151,7 @@ class Tape {
   std::uint32_t generation_ = 1;
   bool spent_ = false;
   TapeObserver* observer_ = nullptr;
+  const Sinks* sinks_ = nullptr;
 };
 
 }  // namespace dirigo

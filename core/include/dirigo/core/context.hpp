@@ -69,6 +69,8 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   int threads() const noexcept;
+  // Threads that a region entered now would have: 1 within a region, since nested ones run serially.
+  int free_threads() const noexcept;
   Isa isa() const noexcept;
 
   // Kernels for T = float (of the chosen instruction set) or double (always the portable table).

@@ -53,12 +53,18 @@ struct RandomKey {
   std::uint64_t seed = 0;
   std::uint32_t step = 0;
   std::uint32_t purpose = 0;  // purpose << 24 | site
+  // The number of element 0: a part of a batch draws what it would draw within the whole.
+  std::uint32_t first = 0;
+
+  constexpr RandomKey from(std::int64_t element) const {
+    return {seed, step, purpose, first + static_cast<std::uint32_t>(element)};
+  }
 };
 
 // The key for a purpose at a site (a layer or parameter number; its low 24 bits count).
 constexpr RandomKey random_key(std::uint64_t seed, std::uint32_t step, Purpose purpose,
                                std::uint32_t site = 0) {
-  return {seed, step, static_cast<std::uint32_t>(purpose) << 24 | (site & 0xFFFFFFu)};
+  return {seed, step, static_cast<std::uint32_t>(purpose) << 24 | (site & 0xFFFFFFu), 0};
 }
 
 // The random numbers of one element (a token, a row, a parameter entry), drawn one after another.

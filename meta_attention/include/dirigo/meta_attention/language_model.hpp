@@ -27,6 +27,8 @@ struct ForwardOptions {
   bool straight_through = false;
   std::uint64_t seed = 0;  // of dropout and sampling, with
   std::uint32_t step = 0;  // the step
+  // How many rows of the batch come before these: a part of a batch draws what it would within the whole.
+  std::int64_t first_row = 0;
 
   // Evaluation: the mean m, executed as `routing` says; an expert computes only the queries that need it.
   RoutingMode routing = RoutingMode::soft;
