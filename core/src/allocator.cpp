@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
 #include <new>
+#include <thread>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -44,46 +46,63 @@ Allocator::~Allocator() {
   trim();
 }
 
+std::size_t Allocator::own_list() noexcept {
+  return std::hash<std::thread::id>{}(std::this_thread::get_id()) % list_count;
+}
+
+void* Allocator::take(std::size_t size) {
+  const std::size_t own = own_list();
+  for (std::size_t i = 0; i < list_count; ++i) {
+    FreeList& list = free_[(own + i) % list_count];
+    const std::lock_guard lock(list.mutex);
+    const auto unused = list.blocks.find(size);
+    if (unused == list.blocks.end() || unused->second.empty()) continue;
+    void* const block = unused->second.back();
+    unused->second.pop_back();
+    return block;
+  }
+  return nullptr;
+}
+
 void* Allocator::allocate(std::size_t bytes) {
   const std::size_t size = size_class(bytes);
-  const std::lock_guard lock(mutex_);
-  void* block = nullptr;
-  const auto unused = free_.find(size);
-  if (unused != free_.end() && !unused->second.empty()) {
-    block = unused->second.back();
-    unused->second.pop_back();
-  } else {
+  void* block = take(size);
+  if (block == nullptr) {
     block = system_allocate(size);
-    ++statistics_.system_allocations;
+    ++system_allocations_;
   }
-  statistics_.bytes_in_use += size;
-  statistics_.peak_bytes_in_use = std::max(statistics_.peak_bytes_in_use, statistics_.bytes_in_use);
+  const std::size_t in_use = bytes_in_use_ += size;
+  std::size_t peak = peak_bytes_in_use_;
+  while (in_use > peak && !peak_bytes_in_use_.compare_exchange_weak(peak, in_use)) {
+  }
   return block;
 }
 
 void Allocator::release(void* block, std::size_t bytes) noexcept {
   if (block == nullptr) return;
   const std::size_t size = size_class(bytes);
-  const std::lock_guard lock(mutex_);
-  statistics_.bytes_in_use -= size;
+  bytes_in_use_ -= size;
+  FreeList& list = free_[own_list()];
+  const std::lock_guard lock(list.mutex);
   try {
-    free_[size].push_back(block);
+    list.blocks[size].push_back(block);
   } catch (const std::bad_alloc&) {  // no memory to remember it: give it back
     system_release(block, size);
   }
 }
 
 void Allocator::trim() noexcept {
-  const std::lock_guard lock(mutex_);
-  for (auto& [size, blocks] : free_) {
-    for (void* const block : blocks) system_release(block, size);
+  for (FreeList& list : free_) {
+    const std::lock_guard lock(list.mutex);
+    for (auto& [size, blocks] : list.blocks) {
+      for (void* const block : blocks) system_release(block, size);
+    }
+    list.blocks.clear();
   }
-  free_.clear();
 }
 
 Allocator::Statistics Allocator::statistics() const {
-  const std::lock_guard lock(mutex_);
-  return statistics_;
+  return {system_allocations_, bytes_in_use_, peak_bytes_in_use_};
 }
 
 }  // namespace dirigo

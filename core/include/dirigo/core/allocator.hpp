@@ -1,9 +1,12 @@
 // Allocator: 64-byte-aligned blocks that are kept for reuse when they are given back.
 //
-// A training step after the first asks for the same sizes again, so it makes no system allocation.
+// A training step after the first asks for the same sizes again, so it makes no system allocation. A thread
+// gets back what it gave back last, which its core's cache still holds, before it is given another thread's.
 // Thread-safe. Owned by a Context; every Storage keeps it alive.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -36,9 +39,18 @@ class Allocator {
   Statistics statistics() const;
 
  private:
-  mutable std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
-  Statistics statistics_;
+  // Unused blocks by size. Threads are spread over several such lists.
+  struct FreeList {
+    std::mutex mutex;
+    std::map<std::size_t, std::vector<void*>> blocks;
+  };
+  static constexpr std::size_t list_count = 32;
+  static std::size_t own_list() noexcept;  // the calling thread's
+  void* take(std::size_t size);            // an unused block, or null
+
+  std::array<FreeList, list_count> free_;
+  std::atomic<std::int64_t> system_allocations_ = 0;
+  std::atomic<std::size_t> bytes_in_use_ = 0, peak_bytes_in_use_ = 0;
 };
 
 // Uninitialised scratch memory of n values of T for the duration of a scope.
