@@ -107,6 +107,20 @@ TEST_CASE("one parameter behind two leaves with one sink (tied weights)") {
   CHECK(sink.to_vector() == Values{8, 12});
 }
 
+TEST_CASE("a redirected sink is left alone, another is not") {
+  const Context context;
+  Tensor sink, own, other;
+  const Tape::Sinks sinks{{&sink, &own}};
+  Tape tape(context);
+  tape.redirect(&sinks);
+  const Variable a = tape.leaf(values(context, {1, 2}), &sink),
+                 b = tape.leaf(values(context, {3, 4}), &other);
+  tape.backward(ops::multiply(a, b));
+  CHECK_FALSE(sink.defined());
+  CHECK(own.to_vector() == Values{3, 4});
+  CHECK(other.to_vector() == Values{1, 2});
+}
+
 TEST_CASE("misuse is refused") {
   const Context context;
   Tape tape(context), other(context);

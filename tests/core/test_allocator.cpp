@@ -52,6 +52,23 @@ TEST_CASE("allocator: peak, and impossible sizes") {
   CHECK(allocator.statistics().bytes_in_use == 64);
 }
 
+TEST_CASE("allocator: a thread gets its own block back first, and another's before the system is asked") {
+  Allocator allocator;
+  void *const first = allocator.allocate(4096), *const second = allocator.allocate(4096);
+  allocator.release(first, 4096);
+  void* taken = nullptr;
+  std::thread([&] {
+    allocator.release(second, 4096);
+    taken = allocator.allocate(4096);
+  }).join();
+  CHECK(taken == second);
+  std::thread([&] { taken = allocator.allocate(4096); }).join();
+  CHECK(taken == first);
+  CHECK(allocator.statistics().system_allocations == 2);
+  allocator.release(first, 4096);
+  allocator.release(second, 4096);
+}
+
 TEST_CASE("allocator: concurrent use") {
   Allocator allocator;
   std::vector<std::thread> threads;

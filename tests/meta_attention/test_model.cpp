@@ -162,6 +162,36 @@ TEST_CASE("row rule: a sequence's bits do not depend on the batch it is in") {
   }
 }
 
+TEST_CASE("training: a part of a batch computes, drops and draws what it does within the whole, bitwise") {
+  const Context context({.threads = 2});
+  for (const auto kind : {RouterKind::bayes, RouterKind::gumbel}) {
+    for (const auto projections : {Projections::shared, Projections::per_expert}) {
+      Config config = small_config(projections, kind);
+      config.train.dropout = 0.3;
+      config.train.dropout_sites = DropoutSites::all;
+      LanguageModel model(context, config, vocabulary, 3);
+      stir(model, 5);
+      ForwardOptions options;
+      options.training = true;
+      options.step = 7;
+      const std::int64_t length = 37, batch = 5;
+      const auto text = tokens(batch * length, 4);
+      const Outputs together = run(context, model, text, batch, options);
+      for (std::int64_t begin = 0; begin < batch; begin += 2) {
+        const std::int64_t rows = std::min<std::int64_t>(2, batch - begin) * length;
+        options.first_row = begin * length;
+        const auto part = std::span(text).subspan(std::size_t(begin * length), std::size_t(rows));
+        const Outputs apart = run(context, model, part, rows / length, options);
+        const float* const whole = together.logits.data() + begin * length * vocabulary;
+        CHECK(same_bits(apart.logits.data(), whole, std::size_t(rows * vocabulary)));
+        options.first_row = 3 * length;  // another place in the batch: other draws
+        CHECK_FALSE(same_bits(run(context, model, part, rows / length, options).logits.data(), whole,
+                              std::size_t(rows * vocabulary)));
+      }
+    }
+  }
+}
+
 TEST_CASE("row rule: a routed token's output equals that of the expert computed for every token") {
   const Context context({.threads = 2});
   for (const auto projections : {Projections::shared, Projections::per_expert}) {

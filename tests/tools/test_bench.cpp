@@ -193,7 +193,8 @@ TEST_CASE("bench step: the profile adds up, and the trace holds the same events"
   for (const json& op : profile["ops"]) {
     if (op["op"] == "linear") linear_calls = op["calls"].get<double>();
   }
-  CHECK(linear_calls == 2 * (4 + 2 + 2) + 1);  // projections, controller and FFN of two layers, and the head
+  // projections, controller and FFN of two layers, and the head, for each share of the batch
+  CHECK(linear_calls == 2 * (2 * (4 + 2 + 2) + 1));
 
   const json trace = json::parse(read_file(directory / "t.json"));
   CHECK(trace["format_version"] == 1);
