@@ -38,4 +38,13 @@ std::int64_t linear_attention_scratch(std::int64_t length, std::int64_t head_dim
   return larger(forward, backward);
 }
 
+std::int64_t mixed_attention_scratch(std::int64_t length, std::int64_t head_dim) noexcept {
+  const std::int64_t padded = round_up(head_dim, key_panel), keys = round_up(length, key_panel);
+  const std::int64_t stride = keys + row_gap, tile = max_tile_rows * padded;
+  const std::int64_t both = 5 * keys * padded + alignment_slack(14);
+  const std::int64_t forward = keys * padded + tile + (2 * max_tile_rows + 1) * stride + 2 * keys;
+  const std::int64_t backward = 3 * keys * padded + 3 * length * stride + 2 * tile;
+  return both + larger(forward, backward);
+}
+
 }  // namespace dirigo

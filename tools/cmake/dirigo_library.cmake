@@ -8,8 +8,14 @@ endif()
 
 # Contracted a*b+c would make results depend on the compiler: kernels say fma where they mean it.
 set(DIRIGO_COMPILE_OPTIONS ${DIRIGO_WARNINGS} -ffp-contract=off)
+set(DIRIGO_KERNEL_OPTIMISATION -O3)
 if(DIRIGO_SANITIZE)
-  list(APPEND DIRIGO_COMPILE_OPTIONS -fsanitize=${DIRIGO_SANITIZE} -fno-omit-frame-pointer)
+  # Unrolled loops full of inline checks take GCC minutes a file: optimise less, and call the checks.
+  set(DIRIGO_KERNEL_OPTIMISATION -O1)
+  list(APPEND DIRIGO_COMPILE_OPTIONS -fsanitize=${DIRIGO_SANITIZE} -fno-omit-frame-pointer -O1)
+  if(DIRIGO_SANITIZE MATCHES "address" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    list(APPEND DIRIGO_COMPILE_OPTIONS "SHELL:--param asan-instrumentation-with-call-threshold=0")
+  endif()
   add_link_options(-fsanitize=${DIRIGO_SANITIZE})
 endif()
 if(DIRIGO_SANITIZE MATCHES "thread")

@@ -12,8 +12,8 @@ function(dirigo_isa name)
   add_library(dirigo_isa_${name} OBJECT ${source})
   target_include_directories(dirigo_isa_${name} PRIVATE core/include core/src)
   target_include_directories(dirigo_isa_${name} SYSTEM PRIVATE ${DIRIGO_XSIMD_INCLUDE})
-  # At least -O2 in every configuration: xsimd's intrinsics need inlining, and -O0 kernels are useless.
-  target_compile_options(dirigo_isa_${name} PRIVATE ${DIRIGO_COMPILE_OPTIONS} -O3 -fno-exceptions
+  # Optimised in every configuration: xsimd's intrinsics need inlining, and -O0 kernels are useless.
+  target_compile_options(dirigo_isa_${name} PRIVATE ${DIRIGO_COMPILE_OPTIONS} ${DIRIGO_KERNEL_OPTIMISATION} -fno-exceptions
                                                     -fno-math-errno -fno-trapping-math ${ARGN})
   target_sources(dirigo_core PRIVATE $<TARGET_OBJECTS:dirigo_isa_${name}>)
 endfunction()

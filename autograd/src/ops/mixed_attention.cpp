@@ -3,8 +3,9 @@
 //   dw_tk = sum over heads of <dy_t, E_k,t>,   dE_k,t = w_tk dy_t,   dq = sum_k dq_k, and so dk and dv.
 // A head's queries, keys, values and gradients stay in cache while the three experts use them; apart, every
 // expert reads and writes them all in memory, and the tape adds three gradients to each of q, k and v there.
-// Backward, local attention shares full attention's five products (softmax_attention.inl.hpp).
-// Derivation: docs/mathematics/softmax-attention.md
+// Backward, local attention shares full attention's five products (softmax_attention.inl.hpp). Short
+// sequences take a pass that mixes the experts' weights of a key before they meet its value
+// (mixed_attention.inl.hpp). Derivation: docs/mathematics/softmax-attention.md
 #include <array>
 #include <cstring>
 
@@ -19,8 +20,10 @@ struct Mixture {
   AttentionInputs in;
   Tensor weights;  // (B T, K)
   std::int64_t window, chunk;
-  Tensor outputs;      // (B H, K, T, d)
+  Tensor outputs;      // (B H, K, T, d); undefined for short sequences
   Tensor normalisers;  // (B H, K, T): log-sum-exp of full and local, denominator of linear
+
+  bool is_short() const { return in.length <= longest_mixed_head; }
 
   std::int64_t head_size() const { return in.length * in.head_dim(); }
   std::int64_t head_scratch() const {
@@ -108,6 +111,36 @@ void forward(const Context& context, Mixture& m, T* y) {
   });
 }
 
+template <class T>
+MixedHead<T> short_head(Mixture& m, const HeadTask& task, T* scratch) {
+  MixedHead<T> head;
+  head.length = m.in.length;
+  head.head_dim = m.in.head_dim();
+  head.window = m.window;
+  head.scale = T(1 / std::sqrt(double(m.in.head_dim())));
+  head.q = m.in.q.data<T>() + task.query_offset;
+  head.k = m.in.k.data<T>() + task.key_offset;
+  head.v = m.in.v.data<T>() + task.key_offset;
+  head.weights = m.weights_of<T>(task);
+  const auto normalisers = normalisers_of<T>(m, task);
+  head.log_sum = normalisers[full_expert];
+  head.denominator = normalisers[linear_expert];
+  head.narrow_log_sum = normalisers[local_expert];
+  head.q_stride = head.k_stride = head.v_stride = head.out_stride = m.in.width;
+  head.scratch = scratch;
+  return head;
+}
+
+template <class T>
+void forward_short(const Context& context, Mixture& m, T* y) {
+  for_heads<T>(context, m.in, mixed_attention_scratch(m.in.length, m.in.head_dim()),
+               [&](const HeadTask& task, T* scratch) {
+                 MixedHead<T> head = short_head(m, task, scratch);
+                 head.out = y + task.query_offset;
+                 return context.kernels<T>().mixed_attention(head);
+               });
+}
+
 // dq, dk and dv in consecutive rows.
 template <class T, class Gradient>
 void connect(Gradient& gradient, const Mixture& m, const T* dout, T* gradients) {
@@ -174,15 +207,29 @@ Tensor sum_heads(const Context& context, const Mixture& m, const T* parts) {
 }
 
 template <class T>
+AttentionWork vjp_short_head(const Context& context, Mixture& m, const HeadTask& task, const T* dy,
+                             AttentionGradients& gradients, T* dweights, T* scratch) {
+  MixedHeadGradient<T> gradient;
+  gradient.forward = short_head(m, task, scratch);
+  gradients.set(gradient, m.in, task, dy);
+  gradient.dweights = dweights;
+  return context.kernels<T>().mixed_attention_vjp(gradient);
+}
+
+template <class T>
 void vjp(Backward& pass, Mixture& m) {
   const Context& context = pass.context();
-  const AttentionGradients gradients(context, m.in);
+  AttentionGradients gradients(context, m.in);
   Tensor parts = Tensor::empty(context, {m.in.batch * m.in.heads, m.in.length, expert_count}, dtype_of<T>);
   const T* dy = pass.gradient().data<T>();
   T* dweights = parts.data<T>();
   const std::int64_t size = m.in.length * std::int64_t(expert_count);
-  for_heads<T>(context, m.in, 8 * m.head_size() + m.head_scratch(), [&](const HeadTask& task, T* scratch) {
-    return vjp_head(context, m, task, dy, gradients, dweights + task.index * size, scratch);
+  const std::int64_t scratch_size = m.is_short() ? mixed_attention_scratch(m.in.length, m.in.head_dim())
+                                                 : 8 * m.head_size() + m.head_scratch();
+  for_heads<T>(context, m.in, scratch_size, [&](const HeadTask& task, T* scratch) {
+    T* const to = dweights + task.index * size;
+    return m.is_short() ? vjp_short_head(context, m, task, dy, gradients, to, scratch)
+                        : vjp_head(context, m, task, dy, gradients, to, scratch);
   });
   if (pass.needs(0)) pass.add(0, sum_heads(context, m, dweights));
   pass.add(1, gradients.dq);
@@ -203,10 +250,15 @@ Variable mixed_attention(const Variable& weights, const Variable& q, const Varia
                 {m.in.batch * m.in.length, std::int64_t(expert_count)});
   const Shape normalisers{m.in.batch * heads, expert_count, m.in.length};
   m.normalisers = Tensor::empty(context, normalisers, q.dtype());
-  m.outputs =
-      Tensor::empty(context, {normalisers[0], normalisers[1], normalisers[2], m.in.head_dim()}, q.dtype());
+  if (!m.is_short()) {
+    m.outputs =
+        Tensor::empty(context, {normalisers[0], normalisers[1], normalisers[2], m.in.head_dim()}, q.dtype());
+  }
   Tensor y = Tensor::empty(context, q.shape(), q.dtype());
-  visit_dtype(q.dtype(), [&](auto zero) { forward(context, m, y.data<decltype(zero)>()); });
+  visit_dtype(q.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    m.is_short() ? forward_short(context, m, y.data<T>()) : forward(context, m, y.data<T>());
+  });
   return q.tape().record("mixed_attention", {weights, q, k, v}, y, [m](Backward& pass) mutable {
     visit_dtype(m.weights.dtype(), [&](auto zero) { vjp<decltype(zero)>(pass, m); });
   });
@@ -276,6 +328,8 @@ std::vector<OpCase> mixed_attention_cases(const Context& context) {
       make("heads and batch", {2, 5, 6}, 3, 3, 2, 5),
       make("across tiles", {1, 37, 2}, 1, 6, 8, 10),
       make("window beyond the sequence", {1, 4, 2}, 1, 9, 3, 15),
+      make("longest short sequence", {1, longest_mixed_head, 1}, 1, 20, 64, 16),
+      make("longer than short sequences", {1, longest_mixed_head + 3, 1}, 1, 20, 64, 17),
       make("no position", {2, 0, 4}, 2, 3, 3, 20),
       strided,
   };

@@ -3,6 +3,7 @@
 
 #include "kernels/elementwise.inl.hpp"
 #include "kernels/linear_attention.inl.hpp"
+#include "kernels/mixed_attention.inl.hpp"
 #include "kernels/product.inl.hpp"
 #include "kernels/rows.inl.hpp"
 #include "kernels/softmax_attention.inl.hpp"
@@ -41,6 +42,8 @@ constexpr KernelTable<T> make_table() {
       .softmax_attention_vjp = softmax_attention_vjp<Arch, T>,
       .linear_attention = linear_attention<Arch, T>,
       .linear_attention_vjp = linear_attention_vjp<Arch, T>,
+      .mixed_attention = mixed_attention<Arch, T>,
+      .mixed_attention_vjp = mixed_attention_vjp<Arch, T>,
       .adam = adam<Arch, T>,
   };
 }

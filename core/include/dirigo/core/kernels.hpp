@@ -92,6 +92,34 @@ struct LinearHeadGradient {
   std::int64_t dout_stride = 0, dq_stride = 0, dk_stride = 0, dv_stride = 0;
 };
 
+// The three attentions of one head mixed row by row, for all queries of at most longest_mixed_head positions:
+//   y_i = weights_i0 full_i + weights_i1 linear_i + weights_i2 local_i,   local of AttentionHead's `window`.
+inline constexpr std::int64_t longest_mixed_head = 128;
+inline constexpr std::int64_t mixed_experts = 3;
+
+template <class T>
+struct MixedHead {
+  std::int64_t length = 0, head_dim = 0, window = 0;
+  T scale = 1;
+  const T *q = nullptr, *k = nullptr, *v = nullptr;
+  const T* weights = nullptr;  // length x 3
+  T* out = nullptr;
+  // Written by the forward pass, read by the backward pass, `length` values each: log2 of the softmax
+  // denominators (full and local) and z_i . phi(q_i).
+  T *log_sum = nullptr, *narrow_log_sum = nullptr, *denominator = nullptr;
+  std::int64_t q_stride = 0, k_stride = 0, v_stride = 0, out_stride = 0;
+  T* scratch = nullptr;  // mixed_attention_scratch(length, d) values
+};
+
+template <class T>
+struct MixedHeadGradient {
+  MixedHead<T> forward;  // out is not read
+  const T* dout = nullptr;
+  T *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  T* dweights = nullptr;  // length x 3: this head's share
+  std::int64_t dout_stride = 0, dq_stride = 0, dk_stride = 0, dv_stride = 0;
+};
+
 struct AdamStep {
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double weight_decay = 0;                  // decoupled (AdamW): parameter *= 1 - lr * weight_decay
@@ -159,6 +187,8 @@ struct KernelTable {
   AttentionWork (*softmax_attention_vjp)(const AttentionHeadGradient<T>& head) noexcept;
   AttentionWork (*linear_attention)(const LinearHead<T>& head) noexcept;
   AttentionWork (*linear_attention_vjp)(const LinearHeadGradient<T>& head) noexcept;
+  AttentionWork (*mixed_attention)(const MixedHead<T>& head) noexcept;
+  AttentionWork (*mixed_attention_vjp)(const MixedHeadGradient<T>& head) noexcept;
 
   // Optimiser: one pass over parameter, gradient and both moments.
   void (*adam)(std::int64_t n, const AdamStep& step, const T* gradient, T* parameter, T* moment1,
@@ -171,5 +201,6 @@ std::int64_t softmax_attention_scratch(std::int64_t length,
                                        std::int64_t head_dim) noexcept;  // both directions
 std::int64_t linear_attention_scratch(std::int64_t length, std::int64_t head_dim,
                                       std::int64_t chunk) noexcept;
+std::int64_t mixed_attention_scratch(std::int64_t length, std::int64_t head_dim) noexcept;
 
 }  // namespace dirigo
