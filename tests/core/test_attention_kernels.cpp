@@ -470,6 +470,171 @@ TEST_CASE("the gradient of a mixture of two windows is the sum of theirs") {
   });
 }
 
+namespace {
+
+// The three attentions mixed in one pass, and its backward pass.
+template <class T>
+struct MixedResult {
+  Matrix<T> out, dq, dk, dv, dweights;
+};
+
+template <class T>
+MixedResult<T> mixed_in_one_pass(const KernelTable<T>& table, const Inputs<T>& in, const Matrix<T>& weights,
+                                 std::int64_t window) {
+  const std::int64_t n = in.length;
+  MixedResult<T> result{Matrix<T>(n, in.d, 3), Matrix<T>(n, in.d, 1), Matrix<T>(n, in.d, 2),
+                        Matrix<T>(n, in.d, 3), Matrix<T>(n, 3)};
+  std::vector<T> log_sum(std::size_t(n), T(0)), narrow_log_sum = log_sum, denominator = log_sum;
+  GuardedScratch<T> scratch(mixed_attention_scratch(n, in.d));
+  MixedHeadGradient<T> gradient;
+  MixedHead<T>& head = gradient.forward;
+  head.length = n;
+  head.head_dim = in.d;
+  head.window = window;
+  head.q = in.q.values.data();
+  head.k = in.k.values.data();
+  head.v = in.v.values.data();
+  head.q_stride = in.q.stride;
+  head.k_stride = in.k.stride;
+  head.v_stride = in.v.stride;
+  head.weights = weights.values.data();
+  head.out = result.out.values.data();
+  head.out_stride = result.out.stride;
+  head.log_sum = log_sum.data();
+  head.narrow_log_sum = narrow_log_sum.data();
+  head.denominator = denominator.data();
+  head.scratch = scratch.data();
+  const AttentionWork forward = table.mixed_attention(head);
+  gradient.dout = in.dout.values.data();
+  gradient.dout_stride = in.dout.stride;
+  gradient.dq = result.dq.values.data();
+  gradient.dk = result.dk.values.data();
+  gradient.dv = result.dv.values.data();
+  gradient.dq_stride = result.dq.stride;
+  gradient.dk_stride = result.dk.stride;
+  gradient.dv_stride = result.dv.stride;
+  gradient.dweights = result.dweights.values.data();
+  const AttentionWork backward = table.mixed_attention_vjp(gradient);
+  CHECK(forward.useful == 6 * in.d * n * (n + 1) / 2);
+  CHECK(backward.useful == 16 * in.d * n * (n + 1) / 2);
+  CHECK(forward.padding >= 0);
+  CHECK(backward.padding >= 0);
+  for (const Matrix<T>* matrix : {&result.out, &result.dq, &result.dk, &result.dv})
+    CHECK(matrix->gaps_untouched());
+  return result;
+}
+
+// A sum of matrices, and the scale of what was added: terms may cancel.
+struct Sum {
+  Matrix<double> total;
+  double scale = 1;
+
+  Sum(std::int64_t rows, std::int64_t columns) : total(rows, columns) {
+    std::fill(total.values.begin(), total.values.end(), 0.0);
+  }
+  template <class F>
+  void add(F value) {
+    double largest = 0;
+    for (std::int64_t i = 0; i < total.rows; ++i) {
+      for (std::int64_t c = 0; c < total.d; ++c) {
+        total.at(i, c) += double(value(i, c));
+        largest = std::max(largest, std::abs(double(value(i, c))));
+      }
+    }
+    scale += largest;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("three attentions mixed in one pass are the mixture of the three") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    for (const std::int64_t length : {1, 7, 32, 45, 64, 101, 128}) {
+      for (const std::int64_t d : {5, 32, 40}) {
+        for (const std::int64_t window : {1, 16, 37, 200}) {
+          CAPTURE(length);
+          CAPTURE(d);
+          CAPTURE(window);
+          const Inputs<T> in(length, d, 23, 1);
+          std::mt19937 rng(24);
+          const Matrix<T> weights = random_matrix<T>(length, 3, rng, 0, 0.3);
+          const MixedResult<T> got = mixed_in_one_pass(table, in, weights, window);
+          const Attention<T> experts[] = {{table, length}, {table, 0}, {table, std::min(window, length)}};
+          std::vector<Sum> sums(5, Sum(length, d));
+          for (std::int64_t e = 0; e < 3; ++e) {
+            Inputs<T> scaled = in;
+            for (std::int64_t i = 0; i < length; ++i) {
+              for (std::int64_t c = 0; c < d; ++c) scaled.dout.at(i, c) *= T(weights.at(i, e));
+            }
+            const Forward<T> forward = experts[e].forward(in);
+            const Gradients<T> backward = experts[e].backward(scaled);
+            const auto value = [&](const Matrix<T>& m) {
+              return [&m](auto i, auto c) { return m.at(i, c); };
+            };
+            sums[0].add([&](auto i, auto c) { return weights.at(i, e) * forward.out.at(i, c); });
+            sums[1].add(value(backward.dq));
+            sums[2].add(value(backward.dk));
+            sums[3].add(value(backward.dv));
+            sums[4].add([&](auto i, auto c) { return c == e ? dot(forward.out, i, in.dout, i) : 0.0; });
+          }
+          const Matrix<T>* results[] = {&got.out, &got.dq, &got.dk, &got.dv};
+          for (std::size_t r = 0; r < 4; ++r) {
+            CAPTURE(r);
+            CHECK(error(*results[r], sums[r].total, sums[r].scale) < tolerance<T>);
+          }
+          for (std::int64_t i = 0; i < length; ++i) {
+            for (std::int64_t e = 0; e < 3; ++e) {
+              const double difference = got.dweights.at(i, e) - sums[4].total.at(i, e);
+              CHECK(std::abs(difference) < tolerance<T> * sums[4].scale);
+            }
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("attentions mixed in one pass: a window whose scores are far below the largest") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    Inputs<T> in(64, 8, 29);
+    for (std::int64_t c = 0; c < 8; ++c) in.k.at(0, c) = T(300);  // e^-800 beside key 0, seen by full alone
+    for (std::int64_t i = 0; i < 64; ++i) {
+      for (std::int64_t c = 0; c < 8; ++c) in.q.at(i, c) = T(0.5);
+    }
+    Matrix<T> weights(64, 3);
+    std::fill(weights.values.begin(), weights.values.end(), T(0));
+    for (std::int64_t i = 0; i < 64; ++i) weights.at(i, 2) = T(1);
+    const MixedResult<T> got = mixed_in_one_pass(table, in, weights, 4);
+    const Forward<T> local = Attention<T>{table, 4}.forward(in);
+    Matrix<double> expected(64, 8);
+    for (std::int64_t i = 0; i < 64; ++i) {
+      for (std::int64_t c = 0; c < 8; ++c) expected.at(i, c) = local.out.at(i, c);
+    }
+    CHECK(error(got.out, expected, 1 + largest_value(expected)) < tolerance<T>);
+  });
+}
+
+TEST_CASE("attentions mixed in one pass: what follows a query changes nothing in it, bitwise") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    const Inputs<T> in(90, 32, 31);
+    std::mt19937 rng(32);
+    const Matrix<T> weights = random_matrix<T>(90, 3, rng);
+    const MixedResult<T> whole = mixed_in_one_pass(table, in, weights, 16);
+    for (const std::int64_t cut : {0, 5, 31, 32, 63, 77}) {
+      Inputs<T> changed = in;
+      for (std::int64_t i = cut + 1; i < 90; ++i) {
+        for (std::int64_t c = 0; c < 32; ++c) {
+          changed.k.at(i, c) += T(1);
+          changed.v.at(i, c) -= T(2);
+        }
+      }
+      const MixedResult<T> got = mixed_in_one_pass(table, changed, weights, 16);
+      for (std::int64_t i = 0; i <= cut; ++i) CHECK(got.out.row_equals(i, whole.out, i));
+      CHECK_FALSE(got.out.row_equals(cut + 1, whole.out, cut + 1));
+    }
+  });
+}
+
 TEST_CASE("a window of at least the length is full attention, bitwise") {
   for_each_table([]<class T>(const KernelTable<T>& table) {
     for (const std::int64_t length : {1, 45, 600}) {
