@@ -479,6 +479,11 @@ struct MixedResult {
 };
 
 template <class T>
+T scale_of(std::int64_t d) {
+  return T(1 / std::sqrt(double(d)));
+}
+
+template <class T>
 MixedResult<T> mixed_in_one_pass(const KernelTable<T>& table, const Inputs<T>& in, const Matrix<T>& weights,
                                  std::int64_t window) {
   const std::int64_t n = in.length;
@@ -491,6 +496,7 @@ MixedResult<T> mixed_in_one_pass(const KernelTable<T>& table, const Inputs<T>& i
   head.length = n;
   head.head_dim = in.d;
   head.window = window;
+  head.scale = scale_of<T>(in.d);
   head.q = in.q.values.data();
   head.k = in.k.values.data();
   head.v = in.v.values.data();
@@ -559,7 +565,9 @@ TEST_CASE("three attentions mixed in one pass are the mixture of the three") {
           std::mt19937 rng(24);
           const Matrix<T> weights = random_matrix<T>(length, 3, rng, 0, 0.3);
           const MixedResult<T> got = mixed_in_one_pass(table, in, weights, window);
-          const Attention<T> experts[] = {{table, length}, {table, 0}, {table, std::min(window, length)}};
+          const Attention<T> experts[] = {{table, length, 64, scale_of<T>(d)},
+                                          {table, 0},
+                                          {table, std::min(window, length), 64, scale_of<T>(d)}};
           std::vector<Sum> sums(5, Sum(length, d));
           for (std::int64_t e = 0; e < 3; ++e) {
             Inputs<T> scaled = in;
@@ -597,7 +605,7 @@ TEST_CASE("three attentions mixed in one pass are the mixture of the three") {
 TEST_CASE("attentions mixed in one pass: a window whose scores are far below the largest") {
   for_each_table([]<class T>(const KernelTable<T>& table) {
     Inputs<T> in(64, 8, 29);
-    for (std::int64_t c = 0; c < 8; ++c) in.k.at(0, c) = T(300);  // e^-800 beside key 0, seen by full alone
+    for (std::int64_t c = 0; c < 8; ++c) in.k.at(0, c) = T(600);  // e^-800 beside key 0, seen by full alone
     for (std::int64_t i = 0; i < 64; ++i) {
       for (std::int64_t c = 0; c < 8; ++c) in.q.at(i, c) = T(0.5);
     }
@@ -605,7 +613,7 @@ TEST_CASE("attentions mixed in one pass: a window whose scores are far below the
     std::fill(weights.values.begin(), weights.values.end(), T(0));
     for (std::int64_t i = 0; i < 64; ++i) weights.at(i, 2) = T(1);
     const MixedResult<T> got = mixed_in_one_pass(table, in, weights, 4);
-    const Forward<T> local = Attention<T>{table, 4}.forward(in);
+    const Forward<T> local = Attention<T>{table, 4, 64, scale_of<T>(8)}.forward(in);
     Matrix<double> expected(64, 8);
     for (std::int64_t i = 0; i < 64; ++i) {
       for (std::int64_t c = 0; c < 8; ++c) expected.at(i, c) = local.out.at(i, c);
