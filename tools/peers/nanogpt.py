@@ -125,21 +125,59 @@ def dirigo(args):
             "steps": args.steps, "threads": args.threads}
 
 
+# What nanoGPT's README has for a laptop, but for the length of the log.
+NANOGPT = ["config/train_shakespeare_char.py", "--device=cpu", "--compile=False", "--eval_iters=20", "--log_interval=100",
+           "--block_size=64", "--batch_size=12", "--n_layer=4", "--n_head=4", "--n_embd=128", "--dropout=0.0"]
+
+
+def nanogpt(args):
+    """nanoGPT's own code, from a checkout; the time is of its whole process, evaluations included."""
+    import resource
+    import shutil
+    import tempfile
+    import torch
+    data = Path(args.nanogpt) / "data/shakespeare_char"
+    shutil.copyfile(args.corpus, data / "input.txt")
+    subprocess.run([sys.executable, "prepare.py"], cwd=data, check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "train.py", *NANOGPT, f"--max_iters={args.steps}", f"--lr_decay_iters={args.steps}",
+                   f"--out_dir={directory}"]
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, cwd=args.nanogpt, check=True, stdout=subprocess.DEVNULL,
+                       env=os.environ | {"OMP_NUM_THREADS": str(args.threads)})
+        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        saved = torch.load(Path(directory) / "ckpt.pt", weights_only=False)
+    sys.path.insert(0, str(args.nanogpt))
+    from model import GPT, GPTConfig
+    model = GPT(GPTConfig(**saved["model_args"]))
+    model.load_state_dict(saved["model"])
+    model.eval()
+    raw = Path(args.corpus).read_bytes()
+    ids = {byte: i for i, byte in enumerate(sorted(set(raw)))}
+    text = torch.tensor([ids[byte] for byte in raw])[len(raw) * 9 // 10:]
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"side": "nanogpt", "nll": held_out_loss(torch, lambda x, y: model(x, y)[1], text), "wall_s": wall, "cpu_s": cpu,
+            "steps": args.steps, "threads": args.threads}
+
+
 def main():
     from torch_step import ALLOCATOR
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", required=True, help="tiny Shakespeare")
-    parser.add_argument("--side", nargs="+", choices=("dirigo", "eager", "compiled"), default=["dirigo", "eager"])
+    parser.add_argument("--side", nargs="+", choices=("dirigo", "eager", "compiled", "nanogpt"), default=["dirigo", "eager"])
     parser.add_argument("--dirigo", default=HERE.parent.parent / "build/release/dirigo", help="the command to time")
+    parser.add_argument("--nanogpt", help="a checkout of github.com/karpathy/nanoGPT, for that side")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=ITERATIONS)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if any(name not in os.environ for name in ALLOCATOR):
         os.execve(sys.executable, [sys.executable, *sys.argv], ALLOCATOR | os.environ)
+    if "nanogpt" in args.side and not (args.nanogpt and Path(args.nanogpt, "train.py").exists()):
+        sys.exit(f"nanogpt: --nanogpt: expected a checkout with train.py, got {args.nanogpt}")
     for side in args.side:
         args.compile = side == "compiled"
-        print(json.dumps(dirigo(args) if side == "dirigo" else train(args)), flush=True)
+        print(json.dumps({"dirigo": dirigo, "nanogpt": nanogpt}.get(side, train)(args)), flush=True)
 
 
 if __name__ == "__main__":
