@@ -61,7 +61,25 @@ void product(const Context& context, const Product<T>& p) {
   context.flops().products += 2 * std::uint64_t(p.m) * std::uint64_t(p.n) * std::uint64_t(p.k);
 }
 
+std::int64_t panels_size(std::int64_t k, std::int64_t n) noexcept {
+  return ceil_div(n, product_panel_columns) * product_panel_columns * k;
+}
+
+template <class T>
+void pack_panels(const Context& context, std::int64_t k, std::int64_t n, const T* b, std::int64_t b_row,
+                 std::int64_t b_col, T* panels) {
+  constexpr std::int64_t grain = 4 * product_panel_columns;
+  const auto pack = context.kernels<T>().pack_panels;
+  context.parallel_for<T>(n, grain, [&](std::int64_t begin, std::int64_t end) {
+    pack(k, end - begin, b + begin * b_col, b_row, b_col, panels + begin * k);
+  });
+}
+
 template void product<float>(const Context&, const Product<float>&);
 template void product<double>(const Context&, const Product<double>&);
+template void pack_panels<float>(const Context&, std::int64_t, std::int64_t, const float*, std::int64_t,
+                                 std::int64_t, float*);
+template void pack_panels<double>(const Context&, std::int64_t, std::int64_t, const double*, std::int64_t,
+                                  std::int64_t, double*);
 
 }  // namespace dirigo

@@ -63,20 +63,21 @@ void check_product(const Context& context, std::int64_t m, std::int64_t n, std::
   const std::vector<T> offsets = random_values<T>(n, 3);
   const std::int64_t c_row = n + 3;
   const std::vector<T> before = random_values<T>(m * c_row, 4);
-  std::vector<T> c = before;
-  product<T>(context, {.m = m,
-                       .n = n,
-                       .k = k,
-                       .a = a.data.data(),
-                       .a_row = a.row,
-                       .a_col = a.col,
-                       .b = b.data.data(),
-                       .b_row = b.row,
-                       .b_col = b.col,
-                       .c = c.data(),
-                       .c_row = c_row,
-                       .bias = bias ? offsets.data() : nullptr,
-                       .accumulate = accumulate});
+  std::vector<T> c = before, from_panels = before;
+  Product<T> p{.m = m,
+               .n = n,
+               .k = k,
+               .a = a.data.data(),
+               .a_row = a.row,
+               .a_col = a.col,
+               .b = b.data.data(),
+               .b_row = b.row,
+               .b_col = b.col,
+               .c = c.data(),
+               .c_row = c_row,
+               .bias = bias ? offsets.data() : nullptr,
+               .accumulate = accumulate};
+  product<T>(context, p);
   const Matrix<double> am = a.matrix(m, k), bm = b.matrix(k, n);
   const Matrix<double> exact = am * bm, magnitude = am.cwiseAbs() * bm.cwiseAbs();
   const double unit = double(std::numeric_limits<T>::epsilon());
@@ -95,6 +96,14 @@ void check_product(const Context& context, std::int64_t m, std::int64_t n, std::
   }
   CHECK(close);
   CHECK(untouched);
+
+  std::vector<T> panels(std::size_t(panels_size(k, n)), std::numeric_limits<T>::quiet_NaN());
+  pack_panels<T>(context, k, n, b.data.data(), b.row, b.col, panels.data());
+  p.b = nullptr;
+  p.b_panels = panels.data();
+  p.c = from_panels.data();
+  product<T>(context, p);
+  CHECK(from_panels == c);
 }
 
 // y = x W^T + bias for the given rows of x, each as the layer computes it.

@@ -15,6 +15,7 @@ template <class Arch, class T>
 constexpr KernelTable<T> make_table() {
   return {
       .product_block = product_block<Arch, T>,
+      .pack_panels = pack_all_panels<Arch, T>,
       .add = add<Arch, T>,
       .multiply = multiply<Arch, T>,
       .scale = scale<Arch, T>,

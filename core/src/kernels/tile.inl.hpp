@@ -23,41 +23,62 @@ inline constexpr int panel_columns = 32;
 
 enum class Start { zero, bias, accumulate };
 
-template <class Arch, class T, int Rows, Start start>
-DIRIGO_INLINE void tile(std::int64_t k, const T* a, std::int64_t a_row, std::int64_t a_col, const T* b,
-                        std::int64_t b_row, const T* bias, T* c, std::int64_t c_row) {
-  constexpr int width = lanes<Arch, T>;
-  constexpr int vectors = Tile<Arch, T>::vectors;
+// The sums of a tile of that many rows, which stay in registers.
+template <class Arch, class T, int Rows>
+struct Accumulators {
+  static constexpr int width = lanes<Arch, T>, vectors = Tile<Arch, T>::vectors;
   Batch<Arch, T> sum[Rows][vectors];
+
+  template <Start start>
+  DIRIGO_INLINE void begin(const T* bias, const T* c, std::int64_t c_row) {
 #pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
+    for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) {
-      if constexpr (start == Start::accumulate) {
-        sum[i][j] = load<Arch, T>(c + i * c_row + j * width);
-      } else if constexpr (start == Start::bias) {
-        sum[i][j] = load<Arch, T>(bias + j * width);
-      } else {
-        sum[i][j] = Batch<Arch, T>(T(0));
+      for (int j = 0; j < vectors; ++j) {
+        if constexpr (start == Start::accumulate) {
+          sum[i][j] = load<Arch, T>(c + i * c_row + j * width);
+        } else if constexpr (start == Start::bias) {
+          sum[i][j] = load<Arch, T>(bias + j * width);
+        } else {
+          sum[i][j] = Batch<Arch, T>(T(0));
+        }
       }
     }
   }
-  for (std::int64_t l = 0; l < k; ++l) {
+
+  // One step of k: row i adds a(i) b.
+  template <class F>
+  DIRIGO_INLINE void step(const T* b, F a) {
     Batch<Arch, T> row[vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) row[j] = load<Arch, T>(b + l * b_row + j * width);
+    for (int j = 0; j < vectors; ++j) row[j] = load<Arch, T>(b + j * width);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      const Batch<Arch, T> x(a[i * a_row + l * a_col]);
+      const Batch<Arch, T> x(a(i));
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) sum[i][j] = multiply_add(x, row[j], sum[i][j]);
     }
   }
+
+  DIRIGO_INLINE void store(T* c, std::int64_t c_row) const {
 #pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
+    for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < vectors; ++j) sum[i][j].store_unaligned(c + i * c_row + j * width);
+      for (int j = 0; j < vectors; ++j) sum[i][j].store_unaligned(c + i * c_row + j * width);
+    }
   }
+};
+
+template <class Arch, class T, int Rows, Start start>
+DIRIGO_INLINE void tile(std::int64_t k, const T* a, std::int64_t a_row, std::int64_t a_col, const T* b,
+                        std::int64_t b_row, const T* bias, T* c, std::int64_t c_row) {
+  Accumulators<Arch, T, Rows> sums;
+  sums.template begin<start>(bias, c, c_row);
+  for (std::int64_t l = 0; l < k; ++l) {
+    sums.step(
+        b + l * b_row, [&](int i) __attribute__((always_inline)) { return a[i * a_row + l * a_col]; });
+  }
+  sums.store(c, c_row);
 }
 
 // The last m < Rows rows.

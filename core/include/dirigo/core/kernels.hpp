@@ -132,6 +132,9 @@ struct KernelTable {
   // Products: rows [m0, m1) and columns [n0, n1) of p. `panel` is scratch of product_panel_size(p.k) values.
   void (*product_block)(const Product<T>& p, std::int64_t m0, std::int64_t m1, std::int64_t n0,
                         std::int64_t n1, T* panel) noexcept;
+  // pack_panels() of product.hpp.
+  void (*pack_panels)(std::int64_t k, std::int64_t n, const T* b, std::int64_t b_row, std::int64_t b_col,
+                      T* panels) noexcept;
 
   // Elementwise, n values.
   void (*add)(std::int64_t n, const T* a, const T* b, T* y) noexcept;

@@ -25,7 +25,19 @@ struct Product {
   std::int64_t c_row = 0;
   const T* bias = nullptr;  // n values added to every row; only when !accumulate
   bool accumulate = false;
+  // B as pack_panels() laid it out, which spares packing it in every product; b and its strides are then not
+  // read. The bits of C are the same.
+  const T* b_panels = nullptr;
 };
+
+// Values that the panels of a B (k x n) take.
+std::int64_t panels_size(std::int64_t k, std::int64_t n) noexcept;
+
+// Lays B (k x n, element (l, j) at b[l * b_row + j * b_col]) out in panels of 32 columns, the last one padded
+// with zeros: panels[(j / 32 * k + l) * 32 + j % 32]. The layout is the same for all instruction sets.
+template <class T>
+void pack_panels(const Context& context, std::int64_t k, std::int64_t n, const T* b, std::int64_t b_row,
+                 std::int64_t b_col, T* panels);
 
 // Runs one product on the context's threads and counts 2 m n k FLOPs. Zero extents are allowed (k = 0 writes
 // the bias or zeros).
@@ -34,5 +46,9 @@ void product(const Context& context, const Product<T>& p);
 
 extern template void product<float>(const Context&, const Product<float>&);
 extern template void product<double>(const Context&, const Product<double>&);
+extern template void pack_panels<float>(const Context&, std::int64_t, std::int64_t, const float*,
+                                        std::int64_t, std::int64_t, float*);
+extern template void pack_panels<double>(const Context&, std::int64_t, std::int64_t, const double*,
+                                         std::int64_t, std::int64_t, double*);
 
 }  // namespace dirigo
