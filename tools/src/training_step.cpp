@@ -76,14 +76,16 @@ void add_part(const StepReport& part, StepReport& sum) {
   }
 }
 
-// The batch is cut into this many shares at most: enough for the threads of a small machine, few enough that
-// adding up as many gradients takes little of a step.
-constexpr std::int64_t most_shares = 8;
+// A share writes gradients of its own, which must be little beside its work: so many tokens are worth one.
+// Even small batches are cut for the threads of a small machine.
+constexpr std::int64_t tokens_per_share = 512, least_shares = 4, most_shares = 8;
 // A tape takes this many tokens at once, or one sequence: what it keeps should stay in a second-level cache.
 constexpr std::int64_t tokens_per_part = 256;
 
 std::int64_t share_count(const Batch& batch, const meta::ObjectiveConfig& objective) {
-  return meta::is_mean_over_sequences(objective) ? std::min(batch.rows, most_shares) : 1;
+  if (!meta::is_mean_over_sequences(objective)) return 1;
+  const std::int64_t wanted = batch.rows * batch.length / tokens_per_share;
+  return std::min(batch.rows, std::clamp(wanted, least_shares, most_shares));
 }
 
 // Whether to give each thread shares of its own, rather than run them one after another with all threads in
