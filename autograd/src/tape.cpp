@@ -62,6 +62,10 @@ Tensor Backward::room() const {
   return gradient_.unique() ? gradient_ : Tensor::empty(context(), gradient_.shape(), gradient_.dtype());
 }
 
+PackedWeights* Backward::packed_weights() const noexcept {
+  return tape_.packed_weights();
+}
+
 Tape::Tape(const Context& context, Mode mode) : context_(context), mode_(mode) {}
 
 Variable Tape::constant(Tensor value) {

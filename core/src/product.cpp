@@ -68,11 +68,7 @@ std::int64_t panels_size(std::int64_t k, std::int64_t n) noexcept {
 template <class T>
 void pack_panels(const Context& context, std::int64_t k, std::int64_t n, const T* b, std::int64_t b_row,
                  std::int64_t b_col, T* panels) {
-  constexpr std::int64_t grain = 4 * product_panel_columns;
-  const auto pack = context.kernels<T>().pack_panels;
-  context.parallel_for<T>(n, grain, [&](std::int64_t begin, std::int64_t end) {
-    pack(k, end - begin, b + begin * b_col, b_row, b_col, panels + begin * k);
-  });
+  context.kernels<T>().pack_panels(k, n, b, b_row, b_col, panels);
 }
 
 template void product<float>(const Context&, const Product<float>&);

@@ -2,15 +2,24 @@
 // tr(dY^T Y):
 //   dX = dY W,   dW = dY^T X,   db = dY^T 1 (column sums).
 // Derivation: docs/mathematics/reverse-mode.md
+#include "dirigo/autograd/packed_weights.hpp"
 #include "dirigo/core/product.hpp"
 #include "support.hpp"
 
 namespace dirigo::ops {
 namespace {
 
+using Side = PackedWeights::Side;
+
+// Null where each product is to pack for itself.
 template <class T>
-void forward(const Context& context, Matrix x_rows, std::int64_t out, const Tensor& x, const Tensor& weight,
-             const Tensor& bias, Tensor& y) {
+const T* panels(PackedWeights* weights, const Context& context, const Tensor& weight, Side side) {
+  return weights != nullptr ? weights->panels<T>(context, weight, side) : nullptr;
+}
+
+template <class T>
+void forward(const Context& context, PackedWeights* weights, Matrix x_rows, std::int64_t out, const Tensor& x,
+             const Tensor& weight, const Tensor& bias, Tensor& y) {
   product<T>(context, {.m = x_rows.rows,
                        .n = out,
                        .k = x_rows.cols,
@@ -21,7 +30,8 @@ void forward(const Context& context, Matrix x_rows, std::int64_t out, const Tens
                        .b_col = x_rows.cols,
                        .c = y.data<T>(),
                        .c_row = out,
-                       .bias = bias.defined() ? bias.data<T>() : nullptr});
+                       .bias = bias.defined() ? bias.data<T>() : nullptr,
+                       .b_panels = panels<T>(weights, context, weight, Side::transposed)});
 }
 
 template <class T>
@@ -42,7 +52,8 @@ void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const
                          .b_row = in,
                          .c = dx.data<T>(),
                          .c_row = in,
-                         .accumulate = accumulate});
+                         .accumulate = accumulate,
+                         .b_panels = panels<T>(pass.packed_weights(), context, weight, Side::weight)});
     pass.add(0, std::move(dx));
   }
   if (pass.needs(1)) {
@@ -94,7 +105,9 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
   const Tensor in = row_major(x), w = row_major(weight);
   const Tensor b = bias.defined() ? row_major(bias) : Tensor();
   Tensor y = Tensor::empty(x.context(), x.shape().with(-1, out), x.dtype());
-  visit_dtype(x.dtype(), [&](auto zero) { forward<decltype(zero)>(x.context(), x_rows, out, in, w, b, y); });
+  visit_dtype(x.dtype(), [&](auto zero) {
+    forward<decltype(zero)>(x.context(), x.tape().packed_weights(), x_rows, out, in, w, b, y);
+  });
   return x.tape().record("linear", {x, weight, bias}, y, [x_rows, out, in, w](Backward& pass) {
     visit_dtype(in.dtype(), [&](auto zero) { vjp<decltype(zero)>(pass, x_rows, out, in, w); });
   });

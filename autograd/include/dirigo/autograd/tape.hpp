@@ -20,6 +20,7 @@
 
 namespace dirigo {
 
+class PackedWeights;
 class Tape;
 
 // A tensor that was computed on a tape. Cheap to copy.
@@ -61,6 +62,8 @@ class Backward {
   // Room for a result of the gradient's shape: the gradient itself where nobody else holds it. For functions
   // that read an element of the gradient before they write the result's, and need the gradient no more.
   Tensor room() const;
+  // Tape::packed_weights().
+  PackedWeights* packed_weights() const noexcept;
 
  private:
   friend class Tape;
@@ -116,6 +119,11 @@ class Tape {
   // for anything else, and before backward().
   Tensor gradient(const Variable& leaf) const;
 
+  // Lets products read weights that `weights` (null: none) has packed; bits do not depend on it. It must
+  // outlive the tape's use, and the weights must keep their values as long as it lives.
+  void use(PackedWeights* weights) noexcept { packed_weights_ = weights; }
+  PackedWeights* packed_weights() const noexcept { return packed_weights_; }
+
   // Forgets everything; Variables made before are stale from now on.
   void clear();
 
@@ -152,6 +160,7 @@ class Tape {
   bool spent_ = false;
   TapeObserver* observer_ = nullptr;
   const Sinks* sinks_ = nullptr;
+  PackedWeights* packed_weights_ = nullptr;
 };
 
 }  // namespace dirigo

@@ -34,7 +34,8 @@ struct Product {
 std::int64_t panels_size(std::int64_t k, std::int64_t n) noexcept;
 
 // Lays B (k x n, element (l, j) at b[l * b_row + j * b_col]) out in panels of 32 columns, the last one padded
-// with zeros: panels[(j / 32 * k + l) * 32 + j % 32]. The layout is the same for all instruction sets.
+// with zeros: panels[(j / 32 * k + l) * 32 + j % 32]. The layout is the same for all instruction
+// sets. Runs on the calling thread.
 template <class T>
 void pack_panels(const Context& context, std::int64_t k, std::int64_t n, const T* b, std::int64_t b_row,
                  std::int64_t b_col, T* panels);
