@@ -53,8 +53,8 @@ SessionOptions resolved(const PackedModel& model, SessionOptions options) {
   if (options.max_length == 0) options.max_length = most;
   if (options.when_full == WhenFull::slide) {
     if (options.slide_keep == 0) options.slide_keep = options.max_length / 2;
-    if (options.slide_keep < 1 || options.slide_keep >= options.max_length) {
-      throw ValueError(fmt::format("[session] slide_keep: expected 1 to {}, got {}", options.max_length - 1,
+    if (options.slide_keep < 0 || options.slide_keep >= options.max_length) {
+      throw ValueError(fmt::format("[session] slide_keep: expected 0 to {}, got {}", options.max_length - 1,
                                    options.slide_keep));
     }
   }

@@ -434,6 +434,19 @@ TEST_CASE("session: a full text is an error, or slides to a fresh session on its
   }
 }
 
+TEST_CASE("session: a text of one token slides to nothing but the next") {
+  Fixture fixture;
+  SessionOptions options;
+  options.max_length = 1;
+  options.when_full = WhenFull::slide;
+  InferenceSession sliding(*fixture.ready, options);
+  SessionOutput out;
+  for (const std::int32_t token : tokens(4, 10)) {
+    sliding.step(token, out);
+    CHECK(agrees(whole(fixture, std::span(&token, 1), {}), out, 0, 1));
+  }
+}
+
 TEST_CASE("session: memory is stated beforehand, constant for linear and the window for local") {
   for (const auto projections : {Projections::shared, Projections::per_expert}) {
     Fixture fixture(projections);
@@ -563,7 +576,7 @@ TEST_CASE("session: options out of range") {
   options.max_length = 20;
   options.when_full = WhenFull::slide;
   options.slide_keep = 20;
-  CHECK(refusal(options) == "[session] slide_keep: expected 1 to 19, got 20");
+  CHECK(refusal(options) == "[session] slide_keep: expected 0 to 19, got 20");
   options = {};
   options.forward.training = true;
   CHECK(refusal(options) ==

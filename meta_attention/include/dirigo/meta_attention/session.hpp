@@ -62,7 +62,7 @@ struct SessionOptions {
   ForwardOptions forward;
   std::int64_t max_length = 0;  // in [1, model.max_len]; 0: model.max_len
   WhenFull when_full = WhenFull::error;
-  std::int64_t slide_keep = 0;  // in [1, max_length); 0: max_length / 2
+  std::int64_t slide_keep = 0;  // in [0, max_length); 0: max_length / 2
 };
 
 // Routing of n tokens in one layer; K = expert_count values a token, in the order of ExpertKind.
