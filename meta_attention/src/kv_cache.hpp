@@ -35,7 +35,8 @@ class PageRef {
     return page_ != nullptr && page_->owners.load(std::memory_order_acquire) > 1;
   }
 
-  static constexpr std::size_t header_bytes() noexcept { return sizeof(Page); }
+  // What a page takes beside its values, with the system's own headers and alignment.
+  static constexpr std::size_t header_bytes() noexcept { return sizeof(Page) + 2 * Allocator::alignment; }
 
  private:
   struct Page {

@@ -465,7 +465,7 @@ TEST_CASE("session: memory is stated beforehand, constant for linear and the win
       const std::size_t page = 2 * 32 * 16 * 4;
       // Two pages of a window of 5 or a chunk of 12 positions at most, in both layers.
       if (mode.forced_expert && *mode.forced_expert != ExpertKind::full) {
-        CHECK(most - least <= 2 * 2 * (page + 64));
+        CHECK(most - least <= 2 * 2 * (page + 256));
         CHECK(session.max_memory_bytes() < 2 * 2 * page + 8000);
       } else {
         CHECK(session.memory_bytes() > 2 * 4 * page);
