@@ -47,4 +47,13 @@ std::int64_t mixed_attention_scratch(std::int64_t length, std::int64_t head_dim)
   return both + larger(forward, backward);
 }
 
+std::int64_t cached_attention_scratch(std::int64_t width, std::int64_t head_dim,
+                                      std::int64_t chunk) noexcept {
+  const std::int64_t padded = padded_head(head_dim), heads = width / head_dim;
+  const std::int64_t columns = larger(key_block, round_up(chunk, key_panel) + 2 * key_panel) + row_gap;
+  const std::int64_t query = heads * (2 * padded + columns) + alignment_slack(3);
+  const std::int64_t keys = (head_dim + padded) * key_panel + alignment_slack(2);
+  return larger(query, keys);
+}
+
 }  // namespace dirigo

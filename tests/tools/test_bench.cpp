@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "bench/eigen_product.hpp"
@@ -218,6 +219,70 @@ TEST_CASE("bench: a table for people") {
     CAPTURE(words);
     CHECK(step.out.find(words) != std::string::npos);
   }
+}
+
+TEST_CASE("bench decode: tokens a second and memory by routing and context") {
+  const RunDirectory directory;
+  const json rows = rows_of(directory, "decode --lengths 40 200 --tokens 8 --rounds 1 --threads 1" + small);
+  REQUIRE(rows.size() == 1 + 2 * 4);
+  std::map<std::pair<std::string, int>, json> by;
+  for (std::size_t i = 1; i < rows.size(); ++i) by[{rows[i]["routing"], rows[i]["context"]}] = rows[i];
+  REQUIRE(by.size() == 8);
+  for (const auto& [key, row] : by) {
+    CAPTURE(key.first);
+    CAPTURE(key.second);
+    CHECK(row["tokens_per_s"].get<double>() == doctest::Approx(1000 / row["median_ms"].get<double>()));
+    CHECK(row["read_ms"].get<double>() > 0);
+    CHECK(row["gflop"].get<double>() > 0);
+    CHECK(row["full_over_this"].get<double>() > 0);
+    double executed = 0;
+    for (const json& share : row["executed"]) executed += share.get<double>();
+    CHECK(executed == doctest::Approx(1));
+  }
+  CHECK(by[{"full", 200}]["executed"][0] == 1);
+  CHECK(by[{"linear", 40}]["executed"][1] == 1);
+  CHECK(by[{"local", 40}]["executed"][2] == 1);
+  CHECK(by[{"25% full", 200}]["executed"][0].get<double>() < 0.7);
+  const auto memory = [&](const char* routing, int context) {
+    return by[{routing, context}]["memory_bytes"].get<double>();
+  };
+  CHECK(memory("full", 200) > memory("full", 40) + 2 * 4 * 2 * 32 * 16 * 4);  // five more pages in two layers
+  CHECK(memory("full", 200) == memory("25% full", 200));
+  CHECK(memory("local", 200) < memory("full", 200) / 2);
+  CHECK(memory("linear", 200) < memory("full", 200));
+  const auto flops = [&](const char* routing, int context) {
+    return by[{routing, context}]["gflop"].get<double>();
+  };
+  // 4 D for each of 160 more keys in two layers.
+  CHECK(flops("full", 200) - flops("full", 40) == doctest::Approx(2 * 4e-9 * 16 * 160));
+  CHECK(flops("local", 200) - flops("local", 40) == doctest::Approx(0).epsilon(1e-12));
+  CHECK(by[{"full", 200}]["bytes_read"].get<double>() - by[{"full", 40}]["bytes_read"].get<double>() ==
+        doctest::Approx(2 * 8 * 16 * 160));  // keys and values of two layers
+
+  const json own = rows_of(directory, "decode --run run --lengths 16 --tokens 4 --rounds 1 --threads 1");
+  CHECK(own.size() == 1 + 5);
+  CHECK(named(own, "decode own")["executed"].size() == 3);
+}
+
+TEST_CASE("bench decode: sessions together, within the memory that is stated") {
+  const RunDirectory directory;
+  const json rows = rows_of(directory, "decode --sessions 5 --context 100 --rounds 2 --threads 1" + small);
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[1]["sessions"] == 5);
+  CHECK(rows[1]["context"] == 100);
+  CHECK(rows[1]["memory_bytes"].get<double>() > 5 * 2 * 4 * 2 * 32 * 16 * 4);
+  CHECK(rows[1]["memory_bytes"].get<double>() <= rows[1]["max_memory_bytes"].get<double>());
+  CHECK(rows[1]["rss_growth_bytes"].is_number());
+  CHECK(rows[1]["tokens_per_s"].get<double>() == doctest::Approx(5000 / rows[1]["median_ms"].get<double>()));
+}
+
+TEST_CASE("bench decode: unusable input is one line") {
+  const RunDirectory directory;
+  CHECK(directory.refusal_fault("bench decode --lengths 20", "--lengths") == "");
+  CHECK(directory.refusal_fault("bench decode --lengths 17 --tokens 4 --run run", "max_len = 16") == "");
+  CHECK(directory.refusal_fault("bench decode --sessions -1", "--sessions") == "");
+  CHECK(directory.refusal_fault("bench decode --sessions 3 --context 10", "--context") == "");
+  CHECK(directory.refusal_fault("bench gemm --tokens 3", "--tokens") == "");
 }
 
 TEST_CASE("bench: unusable arguments are one line") {

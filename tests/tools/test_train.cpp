@@ -1,6 +1,7 @@
 // Training runs: repeatable bit by bit, over thread counts and over interruptions.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -268,6 +269,28 @@ TEST_CASE("generate: prompt, then tokens, repeatable, over the model's window") 
   CHECK(std::vector<std::int32_t>(first.begin(), first.begin() + 3) == prompt);
   CHECK(sample(1) == first);
   CHECK(sample(2) != first);
+
+  // Each token comes from a pass over the last 16 tokens before it.
+  options.temperature = 0;
+  auto text = std::vector<std::int32_t>(20, 1);
+  std::size_t at = 0;
+  generate(setup.context, setup.trainer->model(), text, options, [&](const GeneratedToken& token) {
+    if (at++ < 20) {
+      CHECK(token.chosen.size() == (at <= 4 ? 0 : 2));  // the model sees the end of a long prompt
+      return true;
+    }
+    Tape tape(setup.context, Tape::Mode::inference);
+    const auto forward =
+        setup.trainer->model()(tape, std::span(text).last(std::min<std::size_t>(16, text.size())), 1,
+                               std::min<std::int64_t>(16, std::int64_t(text.size())), options.forward);
+    const auto logits = forward.logits.value().span<float>();
+    const auto last = logits.last(std::size_t(setup.trainer->model().vocabulary()));
+    CHECK(token.token == std::max_element(last.begin(), last.end()) - last.begin());
+    text.push_back(token.token);
+    return true;
+  });
+  CHECK(text.size() == 60);
+  options.temperature = 1;
 
   options.top_k = 1;  // the most probable token, as at temperature 0
   const auto greedy = sample(1);

@@ -19,10 +19,11 @@ using Json = nlohmann::ordered_json;
 struct BenchArguments {
   std::string name;
   StepBench step;
+  DecodeBench decode;
   std::optional<std::string> isa;
   int threads = 0, rounds = 15, steps = 20;
   bool long_sequences = false, processor_time = false, json = false;
-  std::vector<std::int64_t> lengths{256, 1024, 4096};
+  std::vector<std::int64_t> lengths;
   std::map<const CLI::Option*, std::vector<std::string>> only_for;  // options that just some benches take
 };
 
@@ -31,7 +32,7 @@ void check_at_least_one(const char* what, std::int64_t value) {
 }
 
 void check(const BenchArguments& a) {
-  const std::vector<std::string> names{"gemm", "kernels", "attention", "step"};
+  const std::vector<std::string> names{"gemm", "kernels", "attention", "step", "decode"};
   if (std::find(names.begin(), names.end(), a.name) == names.end()) {
     throw ValueError(fmt::format("[bench] name: expected one of {}, got '{}'{}", fmt::join(names, ", "),
                                  a.name, did_you_mean(a.name, names)));
@@ -44,6 +45,11 @@ void check(const BenchArguments& a) {
   check_at_least_one("--rounds", a.rounds);
   check_at_least_one("--steps", a.steps);
   check_at_least_one("--vocabulary", a.step.vocabulary);
+  check_at_least_one("--tokens", a.decode.tokens);
+  check_at_least_one("--context", a.decode.context);
+  if (a.decode.sessions < 0) {
+    throw ValueError(fmt::format("[bench] --sessions: expected 0 or more, got {}", a.decode.sessions));
+  }
   for (const std::int64_t length : a.lengths) check_at_least_one("--lengths", length);
 }
 
@@ -60,7 +66,16 @@ BenchReport timed(const BenchArguments& a) {
   if (a.name == "gemm") return bench_gemm(context, sampling);
   if (a.name == "kernels") return bench_kernels(context, sampling);
   if (a.name == "step") return bench_step(context, a.step, sampling);
-  std::vector<std::int64_t> lengths = a.lengths;
+  if (a.name == "decode") {
+    DecodeBench decode = a.decode;
+    decode.preset = a.step.preset;
+    decode.settings = a.step.settings;
+    decode.vocabulary = a.step.vocabulary;
+    if (!a.lengths.empty()) decode.lengths = a.lengths;
+    return bench_decode(context, decode, sampling);
+  }
+  std::vector<std::int64_t> lengths =
+      a.lengths.empty() ? std::vector<std::int64_t>{256, 1024, 4096} : a.lengths;
   if (a.long_sequences) lengths.push_back(16384);
   return bench_attention(context, lengths, sampling);
 }
@@ -87,7 +102,8 @@ void add_bench(CLI::App& app, Run& run) {
           "name", a.name,
           "What to time, each in turns with the FMA peak:\n"
           "gemm (matrix products, beside Eigen's), kernels (all other inner loops, one thread),\n"
-          "attention (the experts' cores, forward and backward), step (a training step on random tokens)")
+          "attention (the experts' cores, forward and backward), step (a training step on random tokens),\n"
+          "decode (a session's tokens one by one, at contexts of several lengths)")
       ->required();
   const auto only = [&](const CLI::Option* option, std::vector<std::string> benches) {
     a.only_for[option] = std::move(benches);
@@ -95,26 +111,37 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_option("--isa", a.isa, "instruction set (default: the fastest)");
   only(command->add_option("--threads", a.threads, "0: as many as this process may use")
            ->capture_default_str(),
-       {"gemm", "attention", "step"});
+       {"gemm", "attention", "step", "decode"});
   only(command->add_option("--rounds", a.rounds, "samples of each row")->capture_default_str(),
-       {"gemm", "kernels", "attention"});
-  only(command->add_option("--lengths", a.lengths, "values of T")->expected(1, -1)->capture_default_str(),
-       {"attention"});
+       {"gemm", "kernels", "attention", "decode"});
+  only(command
+           ->add_option("--lengths", a.lengths,
+                        "values of T (default: 256 1024 4096; decode: 1024 4096 16384)")
+           ->expected(1, -1),
+       {"attention", "decode"});
   only(command->add_flag("--long", a.long_sequences, "T = 16384 too"), {"attention"});
-  const std::vector<std::string> step{"step"};
-  only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), step);
+  const std::vector<std::string> step{"step"}, model{"step", "decode"}, decode{"decode"};
+  only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), model);
   only(command->add_option("--set", a.step.settings, "KEY=VALUE: set a field (repeatable)")
            ->expected(1)
            ->take_all(),
-       step);
+       model);
   only(command->add_option("--steps", a.steps, "steps to time, after a warm-up")->capture_default_str(),
        step);
   only(command->add_option("--vocabulary", a.step.vocabulary, "number of tokens")->capture_default_str(),
-       step);
+       model);
   only(command->add_flag("--profile", a.step.profile, "where a step's time goes, by operation"), step);
   only(command->add_option("--trace", a.step.trace,
                            "write the timed steps' operations to a file that ui.perfetto.dev shows"),
        step);
+  only(command->add_option("--run", a.decode.run, "a run's model, routed hard by itself too, not a preset's"),
+       decode);
+  only(command->add_option("--tokens", a.decode.tokens, "steps of a sample")->capture_default_str(), decode);
+  only(command->add_option("--sessions", a.decode.sessions,
+                           "so many sessions stepped together, instead of one"),
+       decode);
+  only(command->add_option("--context", a.decode.context, "length of their texts")->capture_default_str(),
+       decode);
   command->add_flag(
       "--cpu-time", a.processor_time,
       "processor time of the calling thread instead of elapsed time: for --threads 1 on a machine "
@@ -122,7 +149,9 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_flag("--json", a.json, "JSON alone on stdout");
   command->footer(
       "Each row has the median of its samples and the distance of their quartiles in percent of it.\n\n"
-      "Example: dirigo bench step --preset paper --threads 2 --profile --trace trace.json");
+      "Example: dirigo bench step --preset paper --threads 2 --profile --trace trace.json\n"
+      "Example: dirigo bench decode --lengths 1024 16384 --threads 1\n"
+      "Example: dirigo bench decode --sessions 1000 --context 1024");
   command->callback([arguments, &run] { run = [arguments] { return run_bench(*arguments); }; });
 }
 

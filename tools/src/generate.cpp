@@ -8,6 +8,7 @@
 
 #include "dirigo/core/errors.hpp"
 #include "dirigo/core/philox.hpp"
+#include "dirigo/meta_attention/session.hpp"
 
 namespace dirigo::tools {
 namespace {
@@ -45,11 +46,9 @@ std::int32_t draw(std::span<const float> logits, const GenerateOptions& options,
   return order[std::min(static_cast<std::size_t>(chosen - cumulative.begin()), order.size() - 1)];
 }
 
-std::vector<meta::ExpertKind> chosen_at(const meta::Forward& forward, std::size_t position) {
+std::vector<meta::ExpertKind> chosen_at(const meta::SessionOutput& output, std::size_t position) {
   std::vector<meta::ExpertKind> chosen;
-  for (const meta::LayerRouting& layer : forward.layers) {
-    chosen.push_back(static_cast<meta::ExpertKind>(layer.chosen[position]));
-  }
+  for (const meta::SessionRouting& layer : output.layers) chosen.push_back(layer.chosen[position]);
   return chosen;
 }
 
@@ -58,25 +57,25 @@ std::vector<meta::ExpertKind> chosen_at(const meta::Forward& forward, std::size_
 void generate(const Context& context, meta::LanguageModel& model, std::span<const std::int32_t> prompt,
               const GenerateOptions& options, const std::function<bool(const GeneratedToken&)>& emit) {
   check(options, prompt);
-  std::vector<std::int32_t> tokens(prompt.begin(), prompt.end());
-  const auto max_len = static_cast<std::size_t>(model.config().model.max_len);
-  std::size_t emitted = 0;
-  // Each pass tells how the newest tokens were routed and what comes next; the last one only the former.
-  for (std::int64_t number = 0; number <= options.tokens; ++number) {
-    const std::size_t begin = tokens.size() - std::min(tokens.size(), max_len);
-    Tape tape(context, Tape::Mode::inference);
-    const std::span<const std::int32_t> window(tokens.data() + begin, tokens.size() - begin);
-    const auto length = static_cast<std::int64_t>(window.size());
-    const meta::Forward forward = model(tape, window, 1, length, options.forward);
-    for (; emitted < tokens.size(); ++emitted) {
-      GeneratedToken token{tokens[emitted], emitted < prompt.size(), {}};
-      if (emitted >= begin) token.chosen = chosen_at(forward, emitted - begin);
-      if (!emit(token)) return;
-    }
-    if (number == options.tokens) return;
-    const auto logits = forward.logits.value().span<float>();
-    const auto words = static_cast<std::size_t>(model.vocabulary());
-    tokens.push_back(draw(logits.last(words), options, static_cast<std::uint32_t>(number)));
+  const meta::InferenceModel ready(context, model);
+  meta::SessionOptions session_options;
+  session_options.forward = options.forward;
+  session_options.when_full = meta::WhenFull::slide;
+  session_options.slide_keep = model.config().model.max_len - 1;
+  meta::InferenceSession session(ready, session_options);
+
+  const std::size_t seen = std::min(prompt.size(), static_cast<std::size_t>(session.max_length()));
+  meta::SessionOutput output = session.prefill(prompt.last(seen));
+  for (std::size_t i = 0; i < prompt.size(); ++i) {
+    GeneratedToken token{prompt[i], true, {}};
+    const std::size_t unseen = prompt.size() - seen;
+    if (i >= unseen) token.chosen = chosen_at(output, i - unseen);
+    if (!emit(token)) return;
+  }
+  for (std::int64_t number = 0; number < options.tokens; ++number) {
+    const std::int32_t token = draw(output.logits, options, static_cast<std::uint32_t>(number));
+    session.step(token, output);
+    if (!emit({token, false, chosen_at(output, 0)})) return;
   }
 }
 

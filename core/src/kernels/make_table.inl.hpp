@@ -1,6 +1,7 @@
 // The kernel table of one instruction set, from the templates.
 #pragma once
 
+#include "kernels/cached_attention.inl.hpp"
 #include "kernels/elementwise.inl.hpp"
 #include "kernels/linear_attention.inl.hpp"
 #include "kernels/mixed_attention.inl.hpp"
@@ -45,6 +46,10 @@ constexpr KernelTable<T> make_table() {
       .linear_attention_vjp = linear_attention_vjp<Arch, T>,
       .mixed_attention = mixed_attention<Arch, T>,
       .mixed_attention_vjp = mixed_attention_vjp<Arch, T>,
+      .cached_softmax_attention = cached_softmax_attention<Arch, T>,
+      .cached_linear_attention = cached_linear_attention<Arch, T>,
+      .absorb_keys = absorb_keys<Arch, T>,
+      .row_product = row_product<Arch, T>,
       .adam = adam<Arch, T>,
   };
 }

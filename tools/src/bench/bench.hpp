@@ -34,4 +34,17 @@ struct StepBench {
 // Whole training steps on random tokens: forward, objective, backward, clipping, Adam.
 BenchReport bench_step(const Context& context, const StepBench& options, const Sampling& sampling);
 
+struct DecodeBench {
+  std::string preset = "tiny";
+  std::vector<std::string> settings;  // KEY=VALUE
+  std::string run;                    // a run directory instead; empty: the preset with random weights
+  std::int64_t vocabulary = 96;       // of the preset
+  std::vector<std::int64_t> lengths{1024, 4096, 16384};
+  std::int64_t tokens = 32;     // steps of a sample
+  std::int64_t sessions = 0;    // > 0: so many sessions in batches instead
+  std::int64_t context = 1024;  // of each of them
+};
+// Steps of a session at each length, by routing; or steps of many sessions together.
+BenchReport bench_decode(const Context& context, const DecodeBench& options, const Sampling& sampling);
+
 }  // namespace dirigo::tools

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "bench/peak.hpp"
+#include "dirigo/core/errors.hpp"
 #include "dirigo/core/philox.hpp"
 
 namespace dirigo::tools {
@@ -53,6 +54,23 @@ nlohmann::ordered_json timed_row(const Context& context, const Sampling& samplin
           {"median_ms", timing.median_ms},
           {"min_ms", timing.min_ms},
           {"spread", timing.spread}};
+}
+
+meta::Config bench_configuration(const std::string& preset, const std::vector<std::string>& settings) {
+  meta::Config config = meta::preset(preset);
+  for (const std::string& setting : settings) {
+    const std::size_t equals = setting.find('=');
+    if (equals == std::string::npos)
+      throw ValueError(fmt::format("[bench] --set: expected KEY=VALUE, got '{}'", setting));
+    meta::set_field(config, setting.substr(0, equals), setting.substr(equals + 1));
+  }
+  meta::resolve(config);
+  return config;
+}
+
+double flops_so_far(const Context& context) {
+  const FlopCounter& flops = context.flops();
+  return static_cast<double>(flops.products + flops.attention);
 }
 
 std::string percent(double fraction) {

@@ -9,6 +9,7 @@
 #include "bench/bench.hpp"
 #include "bench/timing.hpp"
 #include "dirigo/core/tensor.hpp"
+#include "dirigo/meta_attention/config.hpp"
 
 namespace dirigo::tools {
 
@@ -33,6 +34,11 @@ class PeakRows {
 // {"name", "threads", "isa", "clock", "median_ms", "min_ms", "spread"}
 nlohmann::ordered_json timed_row(const Context& context, const Sampling& sampling, const std::string& name,
                                  const Timing& timing);
+
+// A preset with KEY=VALUE settings, resolved. Throws ValueError for what does not parse.
+meta::Config bench_configuration(const std::string& preset, const std::vector<std::string>& settings);
+
+double flops_so_far(const Context& context);  // products and attention
 
 std::string percent(double fraction);
 

@@ -29,27 +29,10 @@ Batch random_batch(const meta::TrainConfig& train, std::int64_t vocabulary) {
   return batch;
 }
 
-meta::Config configuration(const StepBench& options) {
-  meta::Config config = meta::preset(options.preset);
-  for (const std::string& setting : options.settings) {
-    const std::size_t equals = setting.find('=');
-    if (equals == std::string::npos)
-      throw ValueError(fmt::format("[bench] --set: expected KEY=VALUE, got '{}'", setting));
-    meta::set_field(config, setting.substr(0, equals), setting.substr(equals + 1));
-  }
-  meta::resolve(config);
-  return config;
-}
-
-double flops_so_far(const Context& context) {
-  const FlopCounter& flops = context.flops();
-  return static_cast<double>(flops.products + flops.attention);
-}
-
 }  // namespace
 
 BenchReport bench_step(const Context& context, const StepBench& options, const Sampling& sampling) {
-  const meta::Config config = configuration(options);
+  const meta::Config config = bench_configuration(options.preset, options.settings);
   std::optional<AtomicFile> trace;  // opened first: a path that cannot be written is known before the work
   if (!options.trace.empty()) trace.emplace(options.trace);
   meta::LanguageModel model(context, config, options.vocabulary, 1);

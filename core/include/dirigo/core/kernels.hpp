@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "dirigo/core/attention_cache.hpp"
 #include "dirigo/core/product.hpp"
 
 namespace dirigo {
@@ -192,6 +193,15 @@ struct KernelTable {
   AttentionWork (*linear_attention_vjp)(const LinearHeadGradient<T>& head) noexcept;
   AttentionWork (*mixed_attention)(const MixedHead<T>& head) noexcept;
   AttentionWork (*mixed_attention_vjp)(const MixedHeadGradient<T>& head) noexcept;
+
+  // One token at a time (attention_cache.hpp). Their bits are those of the kernels above.
+  AttentionWork (*cached_softmax_attention)(const CachedQuery<T>& query) noexcept;
+  AttentionWork (*cached_linear_attention)(const CachedQuery<T>& query) noexcept;
+  AttentionWork (*absorb_keys)(const AbsorbedKeys<T>& keys) noexcept;
+  // y (n) = [bias +] x (k) B (k x n): one row of a product. Rows of B are b_row apart, a multiple of 32
+  // values of which all may be read; so may bias up to there. y must not alias x.
+  void (*row_product)(std::int64_t n, std::int64_t k, const T* x, const T* b, std::int64_t b_row,
+                      const T* bias, T* y) noexcept;
 
   // Optimiser: one pass over parameter, gradient and both moments.
   void (*adam)(std::int64_t n, const AdamStep& step, const T* gradient, T* parameter, T* moment1,
