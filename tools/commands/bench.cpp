@@ -19,11 +19,15 @@ using Json = nlohmann::ordered_json;
 struct BenchArguments {
   std::string name;
   StepBench step;
+  RouteBench route;
   std::optional<std::string> isa;
-  int threads = 0, rounds = 15, steps = 20;
+  std::optional<int> rounds;
+  int threads = 0, steps = 20;
   bool long_sequences = false, processor_time = false, json = false;
-  std::vector<std::int64_t> lengths{256, 1024, 4096};
+  std::vector<std::int64_t> lengths;
   std::map<const CLI::Option*, std::vector<std::string>> only_for;  // options that just some benches take
+
+  int samples() const { return name == "step" ? steps : rounds.value_or(name == "route" ? 5 : 15); }
 };
 
 void check_at_least_one(const char* what, std::int64_t value) {
@@ -31,7 +35,7 @@ void check_at_least_one(const char* what, std::int64_t value) {
 }
 
 void check(const BenchArguments& a) {
-  const std::vector<std::string> names{"gemm", "kernels", "attention", "step"};
+  const std::vector<std::string> names{"gemm", "kernels", "attention", "step", "route"};
   if (std::find(names.begin(), names.end(), a.name) == names.end()) {
     throw ValueError(fmt::format("[bench] name: expected one of {}, got '{}'{}", fmt::join(names, ", "),
                                  a.name, did_you_mean(a.name, names)));
@@ -41,9 +45,12 @@ void check(const BenchArguments& a) {
     throw ValueError(fmt::format("[bench] {}: expected with {}, got with {}", option->get_name(),
                                  fmt::join(benches, " or "), a.name));
   }
-  check_at_least_one("--rounds", a.rounds);
+  check_at_least_one("--rounds", a.rounds.value_or(1));
   check_at_least_one("--steps", a.steps);
   check_at_least_one("--vocabulary", a.step.vocabulary);
+  check_at_least_one("--width", a.route.width);
+  check_at_least_one("--heads", a.route.heads);
+  check_at_least_one("--window", a.route.window);
   for (const std::int64_t length : a.lengths) check_at_least_one("--lengths", length);
 }
 
@@ -54,13 +61,19 @@ BenchReport timed(const BenchArguments& a) {
   const Context context(options);
   ProgressNote note(stderr, "timing");
   Sampling sampling;
-  sampling.rounds = a.name == "step" ? a.steps : a.rounds;
+  sampling.rounds = a.samples();
   sampling.source = a.processor_time ? TimeSource::processor : TimeSource::elapsed;
   sampling.progress = [&](double fraction) { note.update(fraction); };
   if (a.name == "gemm") return bench_gemm(context, sampling);
   if (a.name == "kernels") return bench_kernels(context, sampling);
   if (a.name == "step") return bench_step(context, a.step, sampling);
-  std::vector<std::int64_t> lengths = a.lengths;
+  if (a.name == "route") {
+    RouteBench route = a.route;
+    if (!a.lengths.empty()) route.lengths = a.lengths;
+    return bench_route(context, route, sampling);
+  }
+  std::vector<std::int64_t> lengths =
+      a.lengths.empty() ? std::vector<std::int64_t>{256, 1024, 4096} : a.lengths;
   if (a.long_sequences) lengths.push_back(16384);
   return bench_attention(context, lengths, sampling);
 }
@@ -87,7 +100,8 @@ void add_bench(CLI::App& app, Run& run) {
           "name", a.name,
           "What to time, each in turns with the FMA peak:\n"
           "gemm (matrix products, beside Eigen's), kernels (all other inner loops, one thread),\n"
-          "attention (the experts' cores, forward and backward), step (a training step on random tokens)")
+          "attention (the experts' cores, forward and backward), step (a training step on random tokens),\n"
+          "route (a routed attention layer by length and routing, against all tokens at full)")
       ->required();
   const auto only = [&](const CLI::Option* option, std::vector<std::string> benches) {
     a.only_for[option] = std::move(benches);
@@ -95,12 +109,26 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_option("--isa", a.isa, "instruction set (default: the fastest)");
   only(command->add_option("--threads", a.threads, "0: as many as this process may use")
            ->capture_default_str(),
-       {"gemm", "attention", "step"});
-  only(command->add_option("--rounds", a.rounds, "samples of each row")->capture_default_str(),
-       {"gemm", "kernels", "attention"});
-  only(command->add_option("--lengths", a.lengths, "values of T")->expected(1, -1)->capture_default_str(),
-       {"attention"});
+       {"gemm", "attention", "step", "route"});
+  only(command->add_option("--rounds", a.rounds, "samples of each row (default: 15, route: 5)"),
+       {"gemm", "kernels", "attention", "route"});
+  only(command
+           ->add_option("--lengths", a.lengths,
+                        "values of T (default: 256 1024 4096, route: 1024 4096 16384 65536)")
+           ->expected(1, -1),
+       {"attention", "route"});
   only(command->add_flag("--long", a.long_sequences, "T = 16384 too"), {"attention"});
+  const std::vector<std::string> route{"route"};
+  only(command->add_option("--width", a.route.width, "D, the width of the layer")->capture_default_str(),
+       route);
+  only(command->add_option("--heads", a.route.heads, "heads of the layer")->capture_default_str(), route);
+  only(command->add_option("--window", a.route.window, "w of local attention")->capture_default_str(), route);
+  only(command->add_flag("--core", a.route.core, "the experts alone, without controller and projections"),
+       route);
+  only(command->add_option("--run", a.route.run,
+                           "a trained run too: its model with its own routes, on its held-out text, at the "
+                           "lengths it allows"),
+       route);
   const std::vector<std::string> step{"step"};
   only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), step);
   only(command->add_option("--set", a.step.settings, "KEY=VALUE: set a field (repeatable)")
@@ -122,7 +150,8 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_flag("--json", a.json, "JSON alone on stdout");
   command->footer(
       "Each row has the median of its samples and the distance of their quartiles in percent of it.\n\n"
-      "Example: dirigo bench step --preset paper --threads 2 --profile --trace trace.json");
+      "Example: dirigo bench step --preset paper --threads 2 --profile --trace trace.json\n"
+      "         dirigo bench route --lengths 1024 4096 --run runs/my-run");
   command->callback([arguments, &run] { run = [arguments] { return run_bench(*arguments); }; });
 }
 
