@@ -183,7 +183,7 @@ TEST_CASE("the attention of some rows, written in place: those bits, and nothing
 
 TEST_CASE("ragged rows are cut into tasks: the same bits and counts for any number of threads") {
   // More queries in a head than a task takes, unequally many in the two sequences.
-  const std::int64_t n = 2300;
+  const std::int64_t n = 5000;
   std::vector<std::int32_t> rows;
   for (std::int32_t i = 0; i < n; ++i)
     if (i % 7 != 3) rows.push_back(i);

@@ -13,8 +13,10 @@
 
 namespace dirigo::ops {
 
-// A task packs the keys that its queries see anew: little work beside that of so many queries.
-constexpr std::int64_t queries_per_task = 1024;
+// A task packs the keys that its queries see anew, which takes as long as 40 queries' attention to all of
+// them. With a window these are few, and the rows of so few queries stay near while one head after the other
+// is taken.
+constexpr std::int64_t queries_per_task = 4096, queries_per_windowed_task = 512;
 
 template <class T>
 AttentionHead<T> softmax_head(const AttentionInputs& in, const HeadTask& task, std::int64_t window, T* out,
@@ -42,7 +44,7 @@ inline Variable softmax_attention(std::string_view op, const Variable& q, const 
         [&](const HeadTask& task, T* scratch) {
           return context.kernels<T>().softmax_attention(softmax_head(in, task, window, to, lse, scratch));
         },
-        queries_per_task);
+        window < in.length ? queries_per_windowed_task : queries_per_task);
   });
   return q.tape().record(op, {q, k, v}, out, [in, window, out, log_sum_exp](Backward& pass) {
     AttentionGradients gradients(pass.context(), in);

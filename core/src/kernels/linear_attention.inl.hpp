@@ -23,6 +23,7 @@ void pack_features(std::int64_t n, std::int64_t d, std::int64_t padded, const T*
                    T* dst) {
   constexpr int width = lanes<Arch, T>;
   for (std::int64_t i = 0; i < n; ++i, src += stride, dst += padded) {
+    prefetch_rows<Arch>(1, d, src + 2 * key_panel * stride, stride);
     std::int64_t c = 0;
     for (; c + width <= d; c += width) feature<Arch, T>(load<Arch, T>(src + c)).store_unaligned(dst + c);
     if (c < d) {

@@ -186,6 +186,9 @@ class SoftmaxForward {
     for (std::int64_t r = 0; r < rows_; ++r) {
       pack_row<Arch>(d_, padded_, T(head_.scale * T(log2_e)), head_.q + row_of(first_ + r) * head_.q_stride,
                      q_rows_ + r * padded_);
+      const std::int64_t later = smaller(first_ + r + query_group, head_.queries - 1);
+      prefetch_rows<Arch>(1, d_, head_.q + row_of(later) * head_.q_stride, head_.q_stride);
+      prefetch_rows<Arch>(1, d_, head_.out + row_of(first_ + r) * head_.out_stride, head_.out_stride);
       state_[r] = {};
     }
     fill<Arch>(0, rows_ * padded_, T(0), output_);
