@@ -173,6 +173,8 @@ TEST_CASE("bench attention: FLOPs of visible pairs, and each mechanism against f
   CHECK(named(rows, "linear forward")["gflop"].get<double>() > 0);
   CHECK(named(rows, "full forward")["full_over_this"] == 1);
   CHECK(named(rows, "linear backward")["length"] == 96);
+  for (const json& row : rows_of(directory, "attention --forward --rounds 1 --threads 1 --lengths 96"))
+    CHECK((row["name"] == "peak" || row["backward"] == false));
 }
 
 namespace {

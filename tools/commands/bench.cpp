@@ -23,7 +23,7 @@ struct BenchArguments {
   std::optional<std::string> isa;
   std::optional<int> rounds;
   int threads = 0, steps = 20;
-  bool long_sequences = false, processor_time = false, json = false;
+  bool long_sequences = false, forward_only = false, processor_time = false, json = false;
   std::vector<std::int64_t> lengths;
   std::map<const CLI::Option*, std::vector<std::string>> only_for;  // options that just some benches take
 
@@ -75,7 +75,7 @@ BenchReport timed(const BenchArguments& a) {
   std::vector<std::int64_t> lengths =
       a.lengths.empty() ? std::vector<std::int64_t>{256, 1024, 4096} : a.lengths;
   if (a.long_sequences) lengths.push_back(16384);
-  return bench_attention(context, lengths, sampling);
+  return bench_attention(context, lengths, a.forward_only, sampling);
 }
 
 int run_bench(const BenchArguments& a) {
@@ -118,6 +118,7 @@ void add_bench(CLI::App& app, Run& run) {
            ->expected(1, -1),
        {"attention", "route"});
   only(command->add_flag("--long", a.long_sequences, "T = 16384 too"), {"attention"});
+  only(command->add_flag("--forward", a.forward_only, "no backward passes"), {"attention"});
   const std::vector<std::string> route{"route"};
   only(command->add_option("--width", a.route.width, "D, the width of the layer")->capture_default_str(),
        route);

@@ -20,9 +20,9 @@ struct BenchReport {
 BenchReport bench_gemm(const Context& context, const Sampling& sampling);
 // Elementwise and row kernels, and the Dirichlet operations: one thread.
 BenchReport bench_kernels(const Context& context, const Sampling& sampling);
-// The experts' cores, forward and backward, for one sequence of each length.
+// The experts' cores, forward and (unless forward_only) backward, for one sequence of each length.
 BenchReport bench_attention(const Context& context, const std::vector<std::int64_t>& lengths,
-                            const Sampling& sampling);
+                            bool forward_only, const Sampling& sampling);
 
 struct RouteBench {
   std::vector<std::int64_t> lengths{1024, 4096, 16384, 65536};
