@@ -238,6 +238,7 @@ class Evaluator {
     std::vector<NeedSums> needs(text_.need_names.size());
     Evaluation result;
     result.executed.tokens_per_expert.assign(layers, std::vector<std::int64_t>(expert_count, 0));
+    result.executed.flops_per_expert.assign(layers, std::vector<ExpertFlops>(expert_count));
     std::vector<double> window_nll, position_sums(std::size_t(text_.length), 0.0);
 
     ForwardOptions forward_options;
@@ -258,6 +259,7 @@ class Evaluator {
             sums[l].add(forward.layers[l], costs, model_.prior());
             for (std::size_t k = 0; k < expert_count; ++k) {
               result.executed.tokens_per_expert[l][k] += forward.layers[l].tokens_per_expert[k];
+              result.executed.flops_per_expert[l][k] += forward.layers[l].flops_per_expert[k];
             }
             if (options_.deltas) keep_means(l, forward.layers[l].mean);
           }

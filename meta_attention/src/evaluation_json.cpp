@@ -27,8 +27,22 @@ Json routing_json(const RoutingStatistics& s) {
           {"uncertainty_mean", optional(s.uncertainty_mean)}};
 }
 
+// One count of every expert of every layer.
+Json per_expert(const Executed& e, std::uint64_t ExpertFlops::*count) {
+  Json layers = Json::array();
+  for (const auto& layer : e.flops_per_expert) {
+    Json experts = Json::array();
+    for (const ExpertFlops& flops : layer) experts.push_back(flops.*count);
+    layers.push_back(experts);
+  }
+  return layers;
+}
+
 Json executed_json(const Executed& e) {
   return {{"tokens_per_expert", e.tokens_per_expert},
+          {"attention_flops_per_expert", per_expert(e, &ExpertFlops::attention)},
+          {"padded_flops_per_expert", per_expert(e, &ExpertFlops::padding)},
+          {"projection_flops_per_expert", per_expert(e, &ExpertFlops::products)},
           {"attention_flops", e.attention_flops},
           {"padded_flops", e.padded_flops},
           {"model_flops", e.model_flops},

@@ -14,6 +14,8 @@ class LocalExpert final : public Expert {
   LocalExpert(int heads, std::int64_t window) : heads_(heads), window_(window) {}
   ExpertKind kind() const noexcept override { return ExpertKind::local; }
 
+  std::int64_t reach() const noexcept override { return window_; }
+
   Variable attend(const Variable& q, const Variable& k, const Variable& v, ops::Rows rows) const override {
     return ops::local_attention(q, k, v, heads_, window_, rows);
   }

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "routed_attention.hpp"
+#include "dirigo/meta_attention/routed_attention.hpp"
 
 namespace dirigo::meta {
 

@@ -1,4 +1,4 @@
-#include "routed_attention.hpp"
+#include "dirigo/meta_attention/routed_attention.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -44,10 +44,11 @@ Tensor gumbel_noise(const Variable& like, const RandomKey& key) {
   return noise;
 }
 
-// result[rows[i]] += weights[rows[i], k] * x[i]
+// result[rows[i]] += weights[rows[i], k] * x[i], or with x as long as the result, * x[rows[i]]
 void add_weighted_rows(const Context& context, const Tensor& weights, int k, ops::Rows rows, const Tensor& x,
                        Tensor& result) {
   const std::int64_t width = result.shape()[1], count = weights.shape()[1];
+  const bool whole = x.shape()[0] == result.shape()[0];
   visit_dtype(result.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& kernels = context.kernels<T>();
@@ -57,25 +58,83 @@ void add_weighted_rows(const Context& context, const Tensor& weights, int k, ops
     context.parallel_for<T>(std::int64_t(rows.size()), 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int64_t row = rows[std::size_t(i)];
-        kernels.add_scaled(width, w[row * count + k], source + i * width, target + row * width);
+        kernels.add_scaled(width, w[row * count + k], source + (whole ? row : i) * width,
+                           target + row * width);
       }
     });
   });
 }
 
-// The rows whose weight for expert k is not zero, ascending.
-std::vector<std::int32_t> rows_with_weight(const Tensor& weights, int k) {
-  std::vector<std::int32_t> rows;
+// Which rows each expert computes, ascending: those whose weight for it is not zero.
+struct ExpertRows {
+  std::array<std::vector<std::int32_t>, expert_count> of;
+  bool one_each = true;  // every row has a single expert, of weight 1
+};
+
+ExpertRows expert_rows(const Tensor& weights) {
+  ExpertRows rows;
   const std::int64_t count = weights.shape()[1];
   visit_dtype(weights.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* w = weights.data<T>();
-    for (std::int64_t t = 0; t < weights.shape()[0]; ++t) {
-      if (w[t * count + k] != T(0)) rows.push_back(std::int32_t(t));
+    for (std::int64_t t = 0; t < weights.shape()[0]; ++t, w += count) {
+      int experts = 0;
+      for (int k = 0; k < expert_count; ++k) {
+        if (w[k] == T(0)) continue;
+        rows.of[std::size_t(k)].push_back(std::int32_t(t));
+        rows.one_each = rows.one_each && w[k] == T(1) && ++experts == 1;
+      }
+      rows.one_each = rows.one_each && experts == 1;
     }
   });
   return rows;
 }
+
+// The rows of keys that the queries at `rows` read: of each sequence the union of (t - reach, t].
+std::vector<std::int32_t> keys_read(const std::vector<std::int32_t>& rows, std::int64_t length,
+                                    std::int64_t reach) {
+  std::vector<std::int32_t> keys;
+  for (const std::int64_t row : rows) {
+    const std::int64_t first = row - row % length;  // of its sequence
+    std::int64_t key = std::max(first, row - std::min(reach, length) + 1);
+    if (!keys.empty()) key = std::max<std::int64_t>(key, keys.back() + 1);
+    for (; key <= row; ++key) keys.push_back(std::int32_t(key));
+  }
+  return keys;
+}
+
+// The linear map of just these rows of x, the others 0.
+Variable project_rows(nn::Linear& linear, const Variable& x, const std::vector<std::int32_t>& rows) {
+  const std::int64_t all = x.shape()[0];
+  if (std::int64_t(rows.size()) == all) return linear(x);
+  const Variable some = linear(ops::gather_rows(x, rows));
+  const std::int64_t width = some.shape()[1];
+  Tensor result = Tensor::zeros(x.context(), Shape{all, width}, x.dtype());
+  visit_dtype(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* from = some.value().data<T>();
+    T* to = result.data<T>();
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      std::copy_n(from + std::int64_t(i) * width, width, to + rows[i] * width);
+  });
+  return x.tape().constant(result);
+}
+
+// What has been counted since its construction.
+class ExpertCount {
+ public:
+  explicit ExpertCount(const Context& context) : counter_(context.flops()), before_(now()) {}
+  ExpertFlops flops() const {
+    const ExpertFlops after = now();
+    return {after.attention - before_.attention, after.padding - before_.padding,
+            after.products - before_.products};
+  }
+
+ private:
+  ExpertFlops now() const { return {counter_.attention, counter_.attention_padding, counter_.products}; }
+  const FlopCounter& counter_;
+  ExpertFlops before_;
+};
 
 }  // namespace
 
@@ -132,7 +191,13 @@ bool RoutedAttention::learned() const {
 }
 
 Projection& RoutedAttention::projection(int expert) {
-  return *projections_[shared() ? 0 : std::size_t(expert)];
+  const auto& found = projections_[shared() ? 0 : std::size_t(expert)];
+  if (!found) {
+    throw ValueError("[routing] expert: expected " + std::string(expert_name(config_.router.expert)) +
+                     ", the only one of a static router with per-expert projections, got " +
+                     std::string(expert_name(ExpertKind(expert))));
+  }
+  return *found;
 }
 
 void RoutedAttention::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
@@ -283,41 +348,60 @@ Variable RoutedAttention::dense(const Variable& normed, const Variable& weights,
 
 Variable RoutedAttention::executed(const Variable& normed, const Tensor& weights, const LayerCall& call,
                                    LayerRouting& routing) {
+  return shared() ? executed_shared(normed, weights, call, routing)
+                  : executed_per_expert(normed, weights, call, routing);
+}
+
+// The experts share q, k and v. Where every token has one expert each writes its rows of the result itself.
+Variable RoutedAttention::executed_shared(const Variable& normed, const Tensor& weights,
+                                          const LayerCall& call, LayerRouting& routing) {
   const Context& context = normed.context();
   Tape& tape = normed.tape();
   const Shape sequences{call.batch, call.length, config_.model.d_model};
-  const std::int64_t all = normed.shape()[0];
+  Projection& p = projection(0);
+  const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
+  const Variable q = project(p.q), k = project(p.k), v = project(p.v);
+  const ExpertRows rows = expert_rows(weights);
+  Tensor result = rows.one_each ? Tensor::empty(context, normed.shape(), normed.dtype())
+                                : Tensor::zeros(context, normed.shape(), normed.dtype());
+  for (std::size_t e = 0; e < expert_count; ++e) {
+    routing.tokens_per_expert[e] = std::int64_t(rows.of[e].size());
+    if (rows.of[e].empty()) continue;
+    const ExpertCount count(context);
+    const Tensor out =
+        rows.one_each ? result.reshape(sequences) : Tensor::empty(context, sequences, normed.dtype());
+    experts_[e]->attend(q, k, v, ops::Rows(rows.of[e], out));
+    if (!rows.one_each)
+      add_weighted_rows(context, weights, int(e), rows.of[e], out.reshape(normed.shape()), result);
+    routing.flops_per_expert[e] = count.flops();
+  }
+  return p.o(tape.constant(result));
+}
+
+// Every expert projects its own queries, and the keys and values that one of them reads.
+Variable RoutedAttention::executed_per_expert(const Variable& normed, const Tensor& weights,
+                                              const LayerCall& call, LayerRouting& routing) {
+  const Context& context = normed.context();
+  const Shape sequences{call.batch, call.length, config_.model.d_model};
   Tensor result = Tensor::zeros(context, normed.shape(), normed.dtype());
-  Variable q, k, v;
-  if (shared()) {
-    Projection& p = projection(0);
-    q = p.q(normed);
-    k = ops::reshape(p.k(normed), sequences);
-    v = ops::reshape(p.v(normed), sequences);
+  const ExpertRows rows = expert_rows(weights);
+  for (std::size_t e = 0; e < expert_count; ++e) {
+    const std::vector<std::int32_t>& own = rows.of[e];
+    routing.tokens_per_expert[e] = std::int64_t(own.size());
+    if (own.empty()) continue;
+    const ExpertCount count(context);
+    Projection& p = projection(int(e));
+    const std::vector<std::int32_t> read = keys_read(own, call.length, experts_[e]->reach());
+    const Variable k = ops::reshape(project_rows(p.k, normed, read), sequences),
+                   v = ops::reshape(project_rows(p.v, normed, read), sequences);
+    const bool every = std::int64_t(own.size()) == normed.shape()[0];
+    const Variable q = every ? ops::reshape(p.q(normed), sequences) : p.q(ops::gather_rows(normed, own));
+    const Variable out = experts_[e]->attend(q, k, v, every ? ops::Rows() : ops::Rows(own));
+    const Variable projected = p.o(ops::reshape(out, Shape{std::int64_t(own.size()), config_.model.d_model}));
+    add_weighted_rows(context, weights, int(e), own, projected.value(), result);
+    routing.flops_per_expert[e] = count.flops();
   }
-  for (int e = 0; e < expert_count; ++e) {
-    const auto rows = rows_with_weight(weights, e);
-    routing.tokens_per_expert[std::size_t(e)] = std::int64_t(rows.size());
-    if (rows.empty()) continue;
-    const bool every = std::int64_t(rows.size()) == all;
-    const auto pick = [&](const Variable& x) { return every ? x : ops::gather_rows(x, rows); };
-    Projection& p = projection(e);
-    Variable queries;
-    if (shared()) {
-      queries = pick(q);
-    } else {
-      queries = p.q(pick(normed));
-      k = ops::reshape(p.k(normed), sequences);
-      v = ops::reshape(p.v(normed), sequences);
-    }
-    if (every) queries = ops::reshape(queries, sequences);
-    Variable out = experts_[std::size_t(e)]->attend(queries, k, v, every ? ops::Rows{} : ops::Rows(rows));
-    out = ops::reshape(out, Shape{std::int64_t(rows.size()), config_.model.d_model});
-    if (!shared()) out = p.o(out);
-    add_weighted_rows(context, weights, e, rows, out.value(), result);
-  }
-  const Variable mixed = tape.constant(result);
-  return shared() ? projection(0).o(mixed) : mixed;
+  return normed.tape().constant(result);
 }
 
 // A static router trains its one expert alone: no mixing, nothing else computed.

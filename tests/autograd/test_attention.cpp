@@ -1,6 +1,7 @@
 // Identities of the causal attentions, in f32 and at lengths of several tiles and chunks.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -150,6 +151,95 @@ TEST_CASE("the attention of some rows is that of all rows, bitwise, and costs le
                         all.span<float>().subspan(std::size_t(rows[i]) * width, width)));
       }
     }
+  }
+}
+
+TEST_CASE("the attention of some rows, written in place: those bits, and nothing else") {
+  const Context context;
+  const Inputs in(context);
+  std::vector<std::vector<std::int32_t>> subsets{{}, {0}, {299, 300}, {5, 299, 300, 301, 598}};
+  subsets.emplace_back(batch * length);
+  std::iota(subsets.back().begin(), subsets.back().end(), 0);
+  for (const Attention& attention : attentions()) {
+    CAPTURE(std::string(attention.name));
+    const Tensor all = forward(context, in, attention);
+    for (const auto& rows : subsets) {
+      CAPTURE(rows.size());
+      Tape tape(context, Tape::Mode::inference);
+      const Tensor into = Tensor::full(context, in.q.shape(), 7);
+      const Variable y =
+          attention.run(tape.constant(in.q), tape.constant(in.k), tape.constant(in.v), {rows, into});
+      CHECK(y.value().data<float>() == into.data<float>());
+      const auto got = into.span<float>(), expected = all.span<float>();
+      for (std::int64_t row = 0; row < batch * length; ++row) {
+        const bool chosen = std::find(rows.begin(), rows.end(), row) != rows.end();
+        const auto values = got.subspan(std::size_t(row * width), width);
+        if (chosen) CHECK(same_bits(values, expected.subspan(std::size_t(row * width), width)));
+        if (!chosen) CHECK(std::all_of(values.begin(), values.end(), [](float x) { return x == 7; }));
+      }
+    }
+  }
+}
+
+TEST_CASE("ragged rows are cut into tasks: the same bits and counts for any number of threads") {
+  // More queries in a head than a task takes, unequally many in the two sequences.
+  const std::int64_t n = 5000;
+  std::vector<std::int32_t> rows;
+  for (std::int32_t i = 0; i < n; ++i)
+    if (i % 7 != 3) rows.push_back(i);
+  for (std::int32_t i = 0; i < n; i += 9) rows.push_back(std::int32_t(n) + i);
+  for (const Attention& attention : attentions()) {
+    CAPTURE(std::string(attention.name));
+    std::vector<Tensor> results;
+    std::vector<std::uint64_t> counts;
+    for (const int threads : {1, 2, 3}) {
+      const Context context(Context::Options{.threads = threads});
+      Tape tape(context, Tape::Mode::inference);
+      std::vector<Variable> x;
+      for (std::uint32_t i = 0; i < 3; ++i)
+        x.push_back(tape.constant(random_tensor(context, {2, n, width}, 30 + i)));
+      const Tensor into = Tensor::zeros(context, {2, n, width});
+      attention.run(x[0], x[1], x[2], {rows, into});
+      results.push_back(into);
+      counts.push_back(context.flops().attention);
+      counts.push_back(context.flops().attention_padding);
+      if (threads > 1) continue;
+      const auto expected = attention.run(x[0], x[1], x[2], {}).value().span<float>();
+      bool same = true;
+      for (const std::int32_t row : rows) {
+        const auto at = std::size_t(row * width);
+        same = same && same_bits(into.span<float>().subspan(at, width), expected.subspan(at, width));
+      }
+      CHECK(same);
+    }
+    for (std::size_t i = 1; i < results.size(); ++i) {
+      CHECK(same_bits(results[0].span<float>(), results[i].span<float>()));
+      CHECK(counts[2 * i] == counts[0]);
+      CHECK(counts[2 * i + 1] == counts[1]);
+    }
+  }
+}
+
+TEST_CASE("attention in place: what cannot be written to is refused") {
+  const Context context;
+  const Inputs in(context);
+  const std::vector<std::int32_t> rows{1, 4};
+  for (const Attention& attention : attentions()) {
+    Tape tape(context, Tape::Mode::inference);
+    const Variable q = tape.constant(in.q), k = tape.constant(in.k), v = tape.constant(in.v);
+    const auto into = [&](const Tensor& target) { attention.run(q, k, v, {rows, target}); };
+    CHECK_THROWS_AS(into(Tensor::zeros(context, {2, width})), ShapeError);
+    CHECK_THROWS_AS(into(Tensor::zeros(context, in.q.shape(), DType::f64)), ValueError);
+    CHECK_THROWS_AS(into(Tensor::zeros(context, {batch, width, length}).transpose(1, 2)), ValueError);
+    const Tensor good = Tensor::zeros(context, in.q.shape());
+    CHECK_THROWS_AS(
+        attention.run(ops::gather_rows(ops::reshape(q, {batch * length, width}), rows), k, v, {rows, good}),
+        ShapeError);
+    const std::vector<std::int32_t> unordered{4, 1};
+    CHECK_THROWS_AS(attention.run(q, k, v, {unordered, good}), ValueError);
+    Tape training(context);
+    const Variable x = training.leaf(in.q);
+    CHECK_THROWS_AS(attention.run(x, x, x, {rows, good}), StateError);
   }
 }
 

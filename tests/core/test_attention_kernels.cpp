@@ -180,6 +180,27 @@ struct Attention {
     return result;
   }
 
+  // The queries at `positions`, read from and written to their own rows of all; the other rows stay 7.
+  Matrix<T> forward_in_place(const Inputs<T>& in, const Positions& positions) const {
+    Matrix<T> out(in.length, in.d, 3);
+    for (std::int64_t i = 0; i < in.length; ++i)
+      for (std::int64_t c = 0; c < in.d; ++c) out.at(i, c) = 7;
+    GuardedScratch<T> scratch(scratch_size(in));
+    const auto run = [&](auto h, auto kernel) {
+      h.queries = std::int64_t(positions.size());
+      h.positions = positions.data();
+      h.in_place = true;
+      kernel(h);
+    };
+    if (window > 0) {
+      run(softmax_head(in, out, scratch.data()), table.softmax_attention);
+    } else {
+      run(linear_head(in, out, scratch.data()), table.linear_attention);
+    }
+    CHECK(out.gaps_untouched());
+    return out;
+  }
+
   Gradients<T> backward(const Inputs<T>& in, const NarrowAttention<T>& narrow = {}) const {
     Forward<T> saved = forward(in);
     const std::int64_t n = in.length;
@@ -679,6 +700,17 @@ TEST_CASE("the row rule: a query's bits do not depend on which others are comput
         for (std::size_t i = 0; i < chosen.size(); ++i) {
           same = same && some.out.row_equals(std::int64_t(i), whole.out, chosen[i]) &&
                  same_bits(some.normaliser, i, whole.normaliser, std::size_t(chosen[i]));
+        }
+        CHECK(same);
+        const Matrix<T> placed = attention.forward_in_place(in, chosen);
+        std::size_t next = 0;
+        for (std::int64_t i = 0; i < in.length; ++i) {
+          if (next < chosen.size() && chosen[next] == i) {
+            ++next;
+            same = same && placed.row_equals(i, whole.out, i);
+          } else {
+            for (std::int64_t c = 0; c < in.d; ++c) same = same && placed.at(i, c) == T(7);
+          }
         }
         CHECK(same);
       }

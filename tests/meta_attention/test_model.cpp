@@ -1,6 +1,7 @@
 // The whole model: causality and the row rule bitwise, gradients against finite differences, executed FLOPs.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -388,6 +389,128 @@ TEST_CASE("hard routing computes an expert only for the queries routed to it") {
     for (int k = 0; k < expert_count; ++k) CHECK(layer.tokens_per_expert[std::size_t(k)] == counted[k]);
   }
   CHECK(double(context.flops().attention.load()) == expected);
+}
+
+namespace {
+
+// What one expert must run for the tokens of one sequence after another that have a weight for it, counted
+// pair by pair: 4 d per head and visible pair. Linear: the pairs of its own chunk; d (d + 1) multiply-adds
+// for every key of a chunk that has a later one with a query, and for every query after the first chunk.
+struct Counted {
+  double attention = 0, keys = 0, queries = 0;  // FLOPs; rows of K and V, and of Q and O
+};
+
+Counted count_by_pairs(ExpertKind kind, const std::vector<bool>& wanted, std::int64_t length,
+                       const Config& config) {
+  const double width = double(config.model.d_model), head_dim = width / double(config.model.heads);
+  const double state = 2 * width * (head_dim + 1);
+  const std::int64_t window = config.attention.window, chunk = config.attention.chunk;
+  Counted counted;
+  for (std::size_t first = 0; first < wanted.size(); first += std::size_t(length)) {
+    const auto n = std::size_t(length);
+    std::vector<bool> read(n), absorbed(n);
+    for (std::int64_t t = 0; t < length; ++t) {
+      if (!wanted[first + std::size_t(t)]) continue;
+      counted.queries += 1;
+      if (kind == ExpertKind::linear && t >= chunk) counted.attention += state;
+      for (std::int64_t j = 0; j <= t; ++j) {
+        if (kind == ExpertKind::local && j <= t - window) continue;
+        read[std::size_t(j)] = true;
+        const bool by_state = kind == ExpertKind::linear && j / chunk < t / chunk;
+        if (by_state) absorbed[std::size_t(j)] = true;
+        if (!by_state) counted.attention += 4 * width;
+      }
+    }
+    counted.keys += double(std::count(read.begin(), read.end(), true));
+    counted.attention += state * double(std::count(absorbed.begin(), absorbed.end(), true));
+  }
+  return counted;
+}
+
+}  // namespace
+
+TEST_CASE("executed FLOPs by expert equal a count over pairs: hard, soft, gated and forced") {
+  for (const auto projections : {Projections::shared, Projections::per_expert}) {
+    Config config = small_config(projections);
+    config.model.layers = 1;
+    for (ForwardOptions options : all_modes()) {
+      options.gate = Gate::max_mean;
+      options.eta = 0.6;
+      const Context context({.threads = 2});
+      LanguageModel model(context, config, vocabulary, 3);
+      stir(model, 6);
+      const std::int64_t length = 40, batch = 3;
+      // The third sequence repeats one token, so that some expert stops early there.
+      std::vector<std::int32_t> text = tokens(batch * length, 7);
+      std::fill(text.begin() + 2 * length + 20, text.end(), 1);
+      Tape tape(context, Tape::Mode::inference);
+      const Forward forward = model(tape, text, batch, length, options);
+      const LayerRouting& layer = forward.layers[0];
+      double attention = 0, padding = 0, rows = 0;
+      for (int k = 0; k < expert_count; ++k) {
+        CAPTURE(k);
+        std::vector<bool> wanted(text.size());
+        for (std::size_t t = 0; t < text.size(); ++t) {
+          const float* m = layer.mean.data<float>() + t * expert_count;
+          const bool hard =
+              options.forced_expert || options.routing == RoutingMode::hard ||
+              (options.routing == RoutingMode::gated && double(std::max({m[0], m[1], m[2]})) > options.eta);
+          const int one = options.forced_expert ? int(*options.forced_expert) : layer.chosen[t];
+          wanted[t] = hard ? one == k : m[k] != 0;
+        }
+        const Counted expected = count_by_pairs(ExpertKind(k), wanted, length, config);
+        const ExpertFlops& got = layer.flops_per_expert[std::size_t(k)];
+        CHECK(double(got.attention) == expected.attention);
+        CHECK(double(layer.tokens_per_expert[std::size_t(k)]) == expected.queries);
+        const double width = double(config.model.d_model);
+        const double own = 4 * width * width * (expected.queries + expected.keys);
+        CHECK(double(got.products) == (projections == Projections::shared ? 0 : own));
+        attention += double(got.attention);
+        padding += double(got.padding);
+        rows += expected.queries;
+      }
+      CHECK(attention == double(context.flops().attention));
+      CHECK(padding == double(context.flops().attention_padding));
+      CHECK(padding > 0);
+      if (options.routing == RoutingMode::gated) {
+        CHECK(rows > double(text.size()));
+        CHECK(rows < double(text.size()) * expert_count);
+      }
+    }
+  }
+}
+
+TEST_CASE("a static router with per-expert projections has no other expert to force") {
+  const Context context({.threads = 1});
+  LanguageModel model(context, small_config(Projections::per_expert, RouterKind::static_expert), vocabulary,
+                      3);
+  ForwardOptions forced;
+  forced.forced_expert = model.config().router.expert;
+  CHECK_NOTHROW(run(context, model, tokens(8, 1), 1, forced));
+  forced.forced_expert = ExpertKind((int(*forced.forced_expert) + 1) % expert_count);
+  CHECK_THROWS_AS(run(context, model, tokens(8, 1), 1, forced), ValueError);
+}
+
+TEST_CASE("executed passes give the same bits and counts for any number of threads") {
+  for (const auto projections : {Projections::shared, Projections::per_expert}) {
+    for (const ForwardOptions& options : all_modes()) {
+      std::vector<std::vector<float>> logits;
+      std::vector<std::uint64_t> attention, padding;
+      for (const int threads : {1, 2, 3}) {
+        const Context context({.threads = threads});
+        LanguageModel model(context, small_config(projections), vocabulary, 3);
+        stir(model, 5);
+        logits.push_back(run(context, model, tokens(3 * 40, 9), 3, options).logits);
+        attention.push_back(context.flops().attention);
+        padding.push_back(context.flops().attention_padding);
+      }
+      for (std::size_t i = 1; i < logits.size(); ++i) {
+        CHECK(same_bits(logits[0].data(), logits[i].data(), logits[0].size()));
+        CHECK(attention[i] == attention[0]);
+        CHECK(padding[i] == padding[0]);
+      }
+    }
+  }
 }
 
 TEST_CASE("parameter names are those of the interface") {

@@ -174,6 +174,71 @@ TEST_CASE("bench attention: FLOPs of visible pairs, and each mechanism against f
   CHECK(named(rows, "linear forward")["gflop"].get<double>() > 0);
   CHECK(named(rows, "full forward")["full_over_this"] == 1);
   CHECK(named(rows, "linear backward")["length"] == 96);
+  for (const json& row : rows_of(directory, "attention --forward --rounds 1 --threads 1 --lengths 96"))
+    CHECK((row["name"] == "peak" || row["backward"] == false));
+}
+
+namespace {
+
+json at_length(const json& rows, const std::string& name, std::int64_t length) {
+  for (const json& row : rows) {
+    if (row["name"] == name && row["length"] == length) return row;
+  }
+  FAIL("no row ", name, " of ", length);
+  return {};
+}
+
+void check_ratios(const json& row, const json& full) {
+  CAPTURE(row.dump());
+  const auto number = [](const json& from, const char* key) { return from[key].get<double>(); };
+  CHECK(number(row, "time_to_full") == doctest::Approx(number(row, "median_ms") / number(full, "median_ms")));
+  CHECK(number(row, "flops_to_full") == doctest::Approx(number(row, "gflop") / number(full, "gflop")));
+  CHECK(number(row, "time_to_flops") ==
+        doctest::Approx(number(row, "time_to_full") / number(row, "flops_to_full")));
+}
+
+}  // namespace
+
+TEST_CASE("bench route: FLOPs of every mix by hand, and ratios to all full") {
+  const RunDirectory directory;
+  const json rows = rows_of(
+      directory, "route --core --rounds 1 --threads 1 --lengths 40 96 --width 16 --heads 2 --window 8");
+  CHECK(rows.size() == 1 + 2 * 7);
+  for (const std::int64_t length : {40, 96}) {
+    const json full = at_length(rows, "core, all full", length);
+    const double n = double(length);
+    CHECK(full["gflop"].get<double>() == doctest::Approx(4e-9 * 16 * n * (n + 1) / 2));
+    CHECK(full["attention_gflop"] == full["gflop"]);
+    CHECK(full["padding_gflop"].get<double>() > 0);
+    CHECK(full["time_to_flops"] == 1);
+    CHECK(at_length(rows, "core, plain full", length)["gflop"] == full["gflop"]);
+    CHECK(at_length(rows, "core, all local", length)["gflop"].get<double>() ==
+          doctest::Approx(4e-9 * 16 * (8 * 9 / 2 + (n - 8) * 8)));
+    double before = at_length(rows, "core, all local", length)["gflop"].get<double>();
+    for (const char* mix : {"core, 5% full at random", "core, 25% full at random", "core, 50% full at random",
+                            "core, all full"}) {
+      CHECK(at_length(rows, mix, length)["gflop"].get<double>() >= before);
+      before = at_length(rows, mix, length)["gflop"].get<double>();
+    }
+    for (const json& row : rows)
+      if (row["name"] != "peak" && row["length"] == length) check_ratios(row, full);
+  }
+}
+
+TEST_CASE("bench route: a layer has its projections, a run its own routes") {
+  const RunDirectory directory;
+  const json rows =
+      rows_of(directory, "route --rounds 1 --threads 1 --lengths 8 64 --width 16 --heads 2 --run run");
+  CHECK(rows.size() == 1 + 2 + 2 * 7);  // the run allows only the shorter
+  const json plain = at_length(rows, "layer, plain full", 64), full = at_length(rows, "layer, all full", 64);
+  CHECK(plain["attention_gflop"] == full["attention_gflop"]);
+  CHECK(plain["gflop"].get<double>() ==
+        doctest::Approx(plain["attention_gflop"].get<double>() + 8e-9 * 64 * 16 * 16));
+  CHECK(full["gflop"].get<double>() > plain["gflop"].get<double>());  // the controller
+  const json own = at_length(rows, "model, its own", 8), model = at_length(rows, "model, all full", 8);
+  CHECK(model["attention_gflop"].get<double>() == doctest::Approx(2 * 4e-9 * 16 * 36));  // two layers
+  CHECK(own["attention_gflop"].get<double>() > 0);
+  check_ratios(own, model);
 }
 
 TEST_CASE("bench step: the profile adds up, and the trace holds the same events") {
@@ -295,6 +360,14 @@ TEST_CASE("bench: unusable arguments are one line") {
   CHECK(directory.refusal_fault("bench step --steps 0", "--steps") == "");
   CHECK(directory.refusal_fault("bench attention --lengths 0", "--lengths") == "");
   CHECK(directory.refusal_fault("bench gemm --isa avx9", "avx9") == "");
+  CHECK(directory.refusal_fault("bench gemm --window 3", "--window") == "");
+  CHECK(directory.refusal_fault("bench route --steps 3", "--steps") == "");
+  CHECK(directory.refusal_fault("bench route --lengths 0", "--lengths") == "");
+  CHECK(directory.refusal_fault("bench route --rounds 0", "--rounds") == "");
+  CHECK(directory.refusal_fault("bench route --window 0", "--window") == "");
+  CHECK(directory.refusal_fault("bench route --lengths 8 --width 10 --heads 4", "model.d_model") == "");
+  CHECK(directory.refusal_fault("bench route --run missing", "missing") == "");
+  CHECK(directory.refusal_fault("bench route --run run --lengths 999", "max_len") == "");
   CHECK(directory.refusal_fault("bench step --preset tinny", "'tiny'") == "");
   CHECK(directory.refusal_fault("bench step --set lr", "KEY=VALUE") == "");
   CHECK(directory.refusal_fault("bench step --trace missing/t.json --steps 1" + small, "missing/t.json") ==

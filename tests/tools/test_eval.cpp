@@ -64,6 +64,20 @@ TEST_CASE("eval: forced experts run alone, deltas and needs appear where they be
   REQUIRE(forced.code == 0);
   const json evaluation = json::parse(forced.out);
   CHECK(evaluation["executed"]["tokens_per_expert"] == json({{0, 0, 24}, {0, 0, 24}}));
+  const json& executed = evaluation["executed"];
+  double attention = 0, padding = 0;
+  for (std::size_t l = 0; l < 2; ++l) {
+    const json &own = executed["attention_flops_per_expert"][l],
+               &masked = executed["padded_flops_per_expert"][l];
+    CHECK(own[0] == 0);
+    CHECK(own[1] == 0);
+    CHECK(own[2].get<double>() > 0);
+    attention += own[2].get<double>();
+    padding += masked[2].get<double>();
+    CHECK(executed["projection_flops_per_expert"][l] == json({0, 0, 0}));  // shared
+  }
+  CHECK(attention == executed["attention_flops"].get<double>());
+  CHECK(padding == executed["padded_flops"].get<double>());
   CHECK(evaluation["options"] == "--expert local --seq-len 8 --windows 3");
   CHECK(fs::exists(directory / "run/eval-soft-expert-local-seq-len-8-windows-3.json"));
 

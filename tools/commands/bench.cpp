@@ -20,11 +20,15 @@ struct BenchArguments {
   std::string name;
   StepBench step;
   DecodeBench decode;
+  RouteBench route;
   std::optional<std::string> isa;
-  int threads = 0, rounds = 15, steps = 20;
-  bool long_sequences = false, processor_time = false, json = false;
+  std::optional<int> rounds;
+  int threads = 0, steps = 20;
+  bool long_sequences = false, forward_only = false, processor_time = false, json = false;
   std::vector<std::int64_t> lengths;
   std::map<const CLI::Option*, std::vector<std::string>> only_for;  // options that just some benches take
+
+  int samples() const { return name == "step" ? steps : rounds.value_or(name == "route" ? 5 : 15); }
 };
 
 void check_at_least_one(const char* what, std::int64_t value) {
@@ -32,7 +36,7 @@ void check_at_least_one(const char* what, std::int64_t value) {
 }
 
 void check(const BenchArguments& a) {
-  const std::vector<std::string> names{"gemm", "kernels", "attention", "step", "decode"};
+  const std::vector<std::string> names{"gemm", "kernels", "attention", "step", "route", "decode"};
   if (std::find(names.begin(), names.end(), a.name) == names.end()) {
     throw ValueError(fmt::format("[bench] name: expected one of {}, got '{}'{}", fmt::join(names, ", "),
                                  a.name, did_you_mean(a.name, names)));
@@ -42,7 +46,7 @@ void check(const BenchArguments& a) {
     throw ValueError(fmt::format("[bench] {}: expected with {}, got with {}", option->get_name(),
                                  fmt::join(benches, " or "), a.name));
   }
-  check_at_least_one("--rounds", a.rounds);
+  check_at_least_one("--rounds", a.rounds.value_or(1));
   check_at_least_one("--steps", a.steps);
   check_at_least_one("--vocabulary", a.step.vocabulary);
   check_at_least_one("--tokens", a.decode.tokens);
@@ -50,6 +54,9 @@ void check(const BenchArguments& a) {
   if (a.decode.sessions < 0) {
     throw ValueError(fmt::format("[bench] --sessions: expected 0 or more, got {}", a.decode.sessions));
   }
+  check_at_least_one("--width", a.route.width);
+  check_at_least_one("--heads", a.route.heads);
+  check_at_least_one("--window", a.route.window);
   for (const std::int64_t length : a.lengths) check_at_least_one("--lengths", length);
 }
 
@@ -60,7 +67,7 @@ BenchReport timed(const BenchArguments& a) {
   const Context context(options);
   ProgressNote note(stderr, "timing");
   Sampling sampling;
-  sampling.rounds = a.name == "step" ? a.steps : a.rounds;
+  sampling.rounds = a.samples();
   sampling.source = a.processor_time ? TimeSource::processor : TimeSource::elapsed;
   sampling.progress = [&](double fraction) { note.update(fraction); };
   if (a.name == "gemm") return bench_gemm(context, sampling);
@@ -74,10 +81,15 @@ BenchReport timed(const BenchArguments& a) {
     if (!a.lengths.empty()) decode.lengths = a.lengths;
     return bench_decode(context, decode, sampling);
   }
+  if (a.name == "route") {
+    RouteBench route = a.route;
+    if (!a.lengths.empty()) route.lengths = a.lengths;
+    return bench_route(context, route, sampling);
+  }
   std::vector<std::int64_t> lengths =
       a.lengths.empty() ? std::vector<std::int64_t>{256, 1024, 4096} : a.lengths;
   if (a.long_sequences) lengths.push_back(16384);
-  return bench_attention(context, lengths, sampling);
+  return bench_attention(context, lengths, a.forward_only, sampling);
 }
 
 int run_bench(const BenchArguments& a) {
@@ -103,6 +115,7 @@ void add_bench(CLI::App& app, Run& run) {
           "What to time, each in turns with the FMA peak:\n"
           "gemm (matrix products, beside Eigen's), kernels (all other inner loops, one thread),\n"
           "attention (the experts' cores, forward and backward), step (a training step on random tokens),\n"
+          "route (a routed attention layer by length and routing, against all tokens at full),\n"
           "decode (a session's tokens one by one, at contexts of several lengths)")
       ->required();
   const auto only = [&](const CLI::Option* option, std::vector<std::string> benches) {
@@ -111,15 +124,29 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_option("--isa", a.isa, "instruction set (default: the fastest)");
   only(command->add_option("--threads", a.threads, "0: as many as this process may use")
            ->capture_default_str(),
-       {"gemm", "attention", "step", "decode"});
-  only(command->add_option("--rounds", a.rounds, "samples of each row")->capture_default_str(),
-       {"gemm", "kernels", "attention", "decode"});
-  only(command
-           ->add_option("--lengths", a.lengths,
-                        "values of T (default: 256 1024 4096; decode: 1024 4096 16384)")
-           ->expected(1, -1),
-       {"attention", "decode"});
+       {"gemm", "attention", "step", "route", "decode"});
+  only(command->add_option("--rounds", a.rounds, "samples of each row (default: 15, route: 5)"),
+       {"gemm", "kernels", "attention", "route", "decode"});
+  only(
+      command
+          ->add_option("--lengths", a.lengths,
+                       "values of T (default: 256 1024 4096; route: 1024 4096 16384 65536; decode: 1024 4096 "
+                       "16384)")
+          ->expected(1, -1),
+      {"attention", "route", "decode"});
   only(command->add_flag("--long", a.long_sequences, "T = 16384 too"), {"attention"});
+  only(command->add_flag("--forward", a.forward_only, "no backward passes"), {"attention"});
+  const std::vector<std::string> route{"route"};
+  only(command->add_option("--width", a.route.width, "D, the width of the layer")->capture_default_str(),
+       route);
+  only(command->add_option("--heads", a.route.heads, "heads of the layer")->capture_default_str(), route);
+  only(command->add_option("--window", a.route.window, "w of local attention")->capture_default_str(), route);
+  only(command->add_flag("--core", a.route.core, "the experts alone, without controller and projections"),
+       route);
+  only(command->add_option("--run", a.route.run,
+                           "a trained run too: its model with its own routes, on its held-out text, at the "
+                           "lengths it allows"),
+       route);
   const std::vector<std::string> step{"step"}, model{"step", "decode"}, decode{"decode"};
   only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), model);
   only(command->add_option("--set", a.step.settings, "KEY=VALUE: set a field (repeatable)")
@@ -150,6 +177,7 @@ void add_bench(CLI::App& app, Run& run) {
   command->footer(
       "Each row has the median of its samples and the distance of their quartiles in percent of it.\n\n"
       "Example: dirigo bench step --preset paper --threads 2 --profile --trace trace.json\n"
+      "Example: dirigo bench route --lengths 1024 4096 --run runs/my-run\n"
       "Example: dirigo bench decode --lengths 1024 16384 --threads 1\n"
       "Example: dirigo bench decode --sessions 1000 --context 1024");
   command->callback([arguments, &run] { run = [arguments] { return run_bench(*arguments); }; });

@@ -2,6 +2,9 @@
 // cases.
 #pragma once
 
+#include <atomic>
+#include <limits>
+
 #include "support.hpp"
 
 namespace dirigo::ops {
@@ -10,18 +13,28 @@ namespace dirigo::ops {
 struct AttentionInputs {
   Tensor q, k, v;
   std::int64_t batch = 0, length = 0, width = 0, heads = 1;
-  std::vector<std::int32_t> rows;  // the queries' rows b * T + t; empty with `all`
+  std::vector<std::int32_t> rows;       // the queries' rows b * T + t; empty with `all`
+  std::vector<std::int32_t> positions;  // and their t
   bool all = true;
+  bool in_place = false;  // q has a row for every position, not for each of `rows` alone
 
   std::int64_t head_dim() const { return width / heads; }
   std::int64_t tasks() const { return length == 0 || width == 0 ? 0 : batch * heads; }
 };
 
 inline AttentionInputs attention_inputs(std::string_view op, const Variable& q, const Variable& k,
-                                        const Variable& v, int heads, Rows rows) {
+                                        const Variable& v, int heads, const Rows& rows) {
   require_rank(op, "k", k.shape(), 3, "(B, T, D)");
-  AttentionInputs in{row_major(q), row_major(k), row_major(v), k.shape()[0], k.shape()[1],
-                     k.shape()[2], heads,        {},           rows.empty()};
+  AttentionInputs in;
+  in.q = row_major(q);
+  in.k = row_major(k);
+  in.v = row_major(v);
+  in.batch = k.shape()[0];
+  in.length = k.shape()[1];
+  in.width = k.shape()[2];
+  in.heads = heads;
+  in.in_place = rows.into.defined();
+  in.all = rows.empty() && !in.in_place;
   if (heads < 1 || in.width % heads != 0) {
     throw_value(op, "heads", "a divisor of D = " + std::to_string(in.width), std::to_string(heads));
   }
@@ -30,7 +43,14 @@ inline AttentionInputs attention_inputs(std::string_view op, const Variable& q, 
     require_shape(op, "q", q.shape(), k.shape());
     return in;
   }
-  require_shape(op, "q", q.shape(), {std::int64_t(rows.size()), in.width});
+  if (in.in_place) {
+    require_shape(op, "q", q.shape(), k.shape());
+    require_shape(op, "into", rows.into.shape(), k.shape());
+    if (!rows.into.is_contiguous() || rows.into.dtype() != q.dtype())
+      throw_value(op, "into", "a row-major tensor of q's type", "another");
+  } else {
+    require_shape(op, "q", q.shape(), {std::int64_t(rows.size()), in.width});
+  }
   require_indices(op, rows, in.batch * in.length);
   if (std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) != rows.end()) {
     throw_value(op, "rows", "ascending rows", "another order");
@@ -40,30 +60,62 @@ inline AttentionInputs attention_inputs(std::string_view op, const Variable& q, 
     throw StateError("[" + std::string(op) + "] rows: expected inference, got inputs that need a gradient");
   }
   in.rows.assign(rows.begin(), rows.end());
+  for (const std::int32_t row : rows) in.positions.push_back(std::int32_t(row % in.length));
   return in;
 }
 
-// One head of one sequence: its queries are rows [first_query, first_query + queries) of q.
+// Where the attention of `rows` goes.
+inline Tensor attention_output(const Variable& q, const Rows& rows) {
+  return rows.into.defined() ? rows.into : Tensor::empty(q.context(), q.shape(), q.dtype());
+}
+
+// Some queries of one head of one sequence: rows [first_query, first_query + queries) of all that are
+// computed.
 struct HeadTask {
   std::int64_t first_query = 0, queries = 0;
   std::int64_t query_offset = 0, key_offset = 0;  // of the first element in q (and out), and in k and v
-  std::vector<std::int32_t> positions;            // of the queries; empty: all, in order
+  const std::int32_t* positions = nullptr;        // of the queries; null: all, in order
   std::int64_t index = 0;                         // sequence * heads + head
+
+  std::int64_t last_position() const { return positions ? positions[queries - 1] : queries - 1; }
+  // At least the pairs of query and key, within a factor of two if the queries see all earlier keys.
+  std::int64_t work() const { return queries * (last_position() + 1); }
 };
 
 inline HeadTask head_task(const AttentionInputs& in, std::int64_t index) {
   const std::int64_t sequence = index / in.heads, column = index % in.heads * in.head_dim();
-  HeadTask task{sequence * in.length, in.length, 0, sequence * in.length * in.width + column, {}, index};
+  const std::int64_t key_offset = sequence * in.length * in.width + column;
+  HeadTask task{sequence * in.length, in.length, key_offset, key_offset, nullptr, index};
   if (!in.all) {
     const auto from = std::lower_bound(in.rows.begin(), in.rows.end(), sequence * in.length);
     const auto to = std::lower_bound(from, in.rows.end(), (sequence + 1) * in.length);
     task.first_query = from - in.rows.begin();
     task.queries = to - from;
-    for (auto row = from; row != to; ++row)
-      task.positions.push_back(std::int32_t(*row - sequence * in.length));
+    task.positions = in.positions.data() + task.first_query;
+    if (!in.in_place) task.query_offset = task.first_query * in.width + column;
   }
-  task.query_offset = task.first_query * in.width + column;
   return task;
+}
+
+// The queries of every head, at most about `most_queries` of them in a task, the heaviest tasks first.
+inline std::vector<HeadTask> head_tasks(const AttentionInputs& in, std::int64_t most_queries) {
+  std::vector<HeadTask> tasks;
+  for (std::int64_t index = 0; index < in.tasks(); ++index) {
+    const HeadTask head = head_task(in, index);
+    const std::int64_t pieces = in.all ? 1 : (head.queries + most_queries - 1) / most_queries;
+    for (std::int64_t piece = 0; piece < pieces && head.queries > 0; ++piece) {
+      const std::int64_t begin = head.queries * piece / pieces, end = head.queries * (piece + 1) / pieces;
+      HeadTask task = head;
+      task.first_query += begin;
+      task.queries = end - begin;
+      if (!in.all) task.positions += begin;
+      if (!in.all && !in.in_place) task.query_offset += begin * in.width;
+      tasks.push_back(task);
+    }
+  }
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const HeadTask& a, const HeadTask& b) { return a.work() > b.work(); });
+  return tasks;
 }
 
 // The fields that AttentionHead and LinearHead have in common.
@@ -72,7 +124,8 @@ void set_head(Head& head, const AttentionInputs& in, const HeadTask& task, T* ou
   head.length = in.length;
   head.head_dim = in.head_dim();
   head.queries = task.queries;
-  head.positions = in.all ? nullptr : task.positions.data();
+  head.positions = task.positions;
+  head.in_place = in.in_place;
   head.q = in.q.data<T>() + task.query_offset;
   head.k = in.k.data<T>() + task.key_offset;
   head.v = in.v.data<T>() + task.key_offset;
@@ -106,22 +159,20 @@ struct AttentionGradients {
   }
 };
 
-// Runs f(task, scratch) for every head with queries, one task per (sequence, head), and counts the work that
-// f returns. `scratch_size` is in values of T.
+// Runs f(task, scratch) for every head with queries, and counts the work that f returns. `scratch_size` is in
+// values of T. A thread that is free takes the heaviest task left.
 template <class T, class F>
-void for_heads(const Context& context, const AttentionInputs& in, std::int64_t scratch_size, F f) {
-  context.parallel_for<T>(in.tasks(), 1, [&](std::int64_t begin, std::int64_t end) {
+void for_heads(const Context& context, const AttentionInputs& in, std::int64_t scratch_size, F f,
+               std::int64_t most_queries = std::numeric_limits<std::int64_t>::max() / 2) {
+  const std::vector<HeadTask> tasks = head_tasks(in, most_queries);
+  std::atomic<std::size_t> next{0};
+  context.parallel_for<T>(std::int64_t(tasks.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     Scratch<T> scratch(*context.allocator(), std::size_t(scratch_size));
-    AttentionWork work;
-    for (std::int64_t index = begin; index < end; ++index) {
-      const HeadTask task = head_task(in, index);
-      if (task.queries == 0) continue;
-      const AttentionWork done = f(task, scratch.data());
-      work.useful += done.useful;
-      work.padding += done.padding;
+    for (std::int64_t i = begin; i < end; ++i) {
+      const AttentionWork work = f(tasks[next.fetch_add(1)], scratch.data());
+      context.flops().attention.fetch_add(std::uint64_t(work.useful), std::memory_order_relaxed);
+      context.flops().attention_padding.fetch_add(std::uint64_t(work.padding), std::memory_order_relaxed);
     }
-    context.flops().attention.fetch_add(std::uint64_t(work.useful), std::memory_order_relaxed);
-    context.flops().attention_padding.fetch_add(std::uint64_t(work.padding), std::memory_order_relaxed);
   });
 }
 

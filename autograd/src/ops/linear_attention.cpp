@@ -47,7 +47,7 @@ Variable linear_attention(const Variable& q, const Variable& k, const Variable& 
   if (chunk < 1) throw_value("linear_attention", "chunk", "a number >= 1", std::to_string(chunk));
   const Context& context = q.context();
   const AttentionInputs in = attention_inputs("linear_attention", q, k, v, heads, rows);
-  Tensor out = Tensor::empty(context, q.shape(), q.dtype());
+  Tensor out = attention_output(q, rows);
   Tensor denominators = in.all ? Tensor::empty(context, {in.batch, heads, in.length}, q.dtype()) : Tensor();
   visit_dtype(q.dtype(), [&](auto zero) {
     using T = decltype(zero);

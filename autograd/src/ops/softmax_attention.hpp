@@ -13,6 +13,11 @@
 
 namespace dirigo::ops {
 
+// A task packs the keys that its queries see anew, which takes as long as 40 queries' attention to all of
+// them. With a window these are few, and the rows of so few queries stay near while one head after the other
+// is taken.
+constexpr std::int64_t queries_per_task = 4096, queries_per_windowed_task = 512;
+
 template <class T>
 AttentionHead<T> softmax_head(const AttentionInputs& in, const HeadTask& task, std::int64_t window, T* out,
                               T* log_sum_exp, T* scratch) {
@@ -25,10 +30,10 @@ AttentionHead<T> softmax_head(const AttentionInputs& in, const HeadTask& task, s
 }
 
 inline Variable softmax_attention(std::string_view op, const Variable& q, const Variable& k,
-                                  const Variable& v, int heads, std::int64_t window, Rows rows) {
+                                  const Variable& v, int heads, std::int64_t window, const Rows& rows) {
   const Context& context = q.context();
   const AttentionInputs in = attention_inputs(op, q, k, v, heads, rows);
-  Tensor out = Tensor::empty(context, q.shape(), q.dtype());
+  Tensor out = attention_output(q, rows);
   Tensor log_sum_exp =
       in.all ? Tensor::empty(context, {in.batch, heads, in.length}, q.dtype()) : Tensor();  // for the vjp
   visit_dtype(q.dtype(), [&](auto zero) {
@@ -38,7 +43,8 @@ inline Variable softmax_attention(std::string_view op, const Variable& q, const 
         context, in, softmax_attention_scratch(in.length, in.head_dim()),
         [&](const HeadTask& task, T* scratch) {
           return context.kernels<T>().softmax_attention(softmax_head(in, task, window, to, lse, scratch));
-        });
+        },
+        window < in.length ? queries_per_windowed_task : queries_per_task);
   });
   return q.tape().record(op, {q, k, v}, out, [in, window, out, log_sum_exp](Backward& pass) {
     AttentionGradients gradients(pass.context(), in);

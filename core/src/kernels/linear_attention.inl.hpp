@@ -23,6 +23,7 @@ void pack_features(std::int64_t n, std::int64_t d, std::int64_t padded, const T*
                    T* dst) {
   constexpr int width = lanes<Arch, T>;
   for (std::int64_t i = 0; i < n; ++i, src += stride, dst += padded) {
+    prefetch_rows<Arch>(1, d, src + 2 * key_panel * stride, stride);
     std::int64_t c = 0;
     for (; c + width <= d; c += width) feature<Arch, T>(load<Arch, T>(src + c)).store_unaligned(dst + c);
     if (c < d) {
@@ -110,6 +111,8 @@ class LinearForward {
 
  private:
   std::int64_t position(std::int64_t query) const { return head_.positions ? head_.positions[query] : query; }
+  // The query's row in q and out.
+  std::int64_t row_of(std::int64_t query) const { return head_.in_place ? position(query) : query; }
 
   void run_chunk(std::int64_t chunk, std::int64_t chunk_end, std::int64_t query, std::int64_t query_end) {
     const std::int64_t keys = chunk_end - chunk;
@@ -134,7 +137,10 @@ class LinearForward {
     const std::int64_t hi = position(first + rows - 1) - chunk + 1;
     const std::int64_t columns = round_up(hi, key_panel);
     std::int64_t unmasked = 0;
-    pack_features<Arch>(rows, d_, padded_, head_.q + first * head_.q_stride, head_.q_stride, q_tile_);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      pack_features<Arch>(1, d_, padded_, head_.q + row_of(first + r) * head_.q_stride, head_.q_stride,
+                          q_tile_ + r * padded_);
+    }
     panel_scores<Arch>(rows, d_, padded_, q_tile_, k_panels_, 0, columns, scores_, score_stride_);
     if (chunk == 0) {  // the state is still zero
       fill<Arch>(0, rows * padded_, T(0), output_);
@@ -156,7 +162,8 @@ class LinearForward {
     for (std::int64_t r = 0; r < rows; ++r) {
       const T z = denominators[r];
       const T clamped = z < T(smallest_denominator) ? T(smallest_denominator) : z;
-      write_row<Arch>(d_, T(1) / clamped, output_ + r * padded_, head_.out + (first + r) * head_.out_stride);
+      write_row<Arch>(d_, T(1) / clamped, output_ + r * padded_,
+                      head_.out + row_of(first + r) * head_.out_stride);
       if (head_.denominator) head_.denominator[first + r] = z;
     }
   }

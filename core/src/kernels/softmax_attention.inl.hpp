@@ -166,6 +166,8 @@ class SoftmaxForward {
   static constexpr std::int64_t score_stride = key_block + row_gap;
 
   std::int64_t position(std::int64_t query) const { return head_.positions ? head_.positions[query] : query; }
+  // The query's row in q and out.
+  std::int64_t row_of(std::int64_t query) const { return head_.in_place ? position(query) : query; }
   // exercise sliding_window: auto first_key(std::int64_t) const { return std::int64_t(0); }
   std::int64_t first_key(std::int64_t query) const { return larger(0, position(query) - head_.window + 1); }
   // end of exercise
@@ -181,10 +183,15 @@ class SoftmaxForward {
 
   void run_group() {
     const std::int64_t lo = first_key(first_), hi = position(first_ + rows_ - 1) + 1;
-    pack_rows<Arch>(rows_, d_, padded_, T(head_.scale * T(log2_e)), head_.q + first_ * head_.q_stride,
-                    head_.q_stride, q_rows_);
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      pack_row<Arch>(d_, padded_, T(head_.scale * T(log2_e)), head_.q + row_of(first_ + r) * head_.q_stride,
+                     q_rows_ + r * padded_);
+      const std::int64_t later = smaller(first_ + r + query_group, head_.queries - 1);
+      prefetch_rows<Arch>(1, d_, head_.q + row_of(later) * head_.q_stride, head_.q_stride);
+      prefetch_rows<Arch>(1, d_, head_.out + row_of(first_ + r) * head_.out_stride, head_.out_stride);
+      state_[r] = {};
+    }
     fill<Arch>(0, rows_ * padded_, T(0), output_);
-    for (std::int64_t r = 0; r < rows_; ++r) state_[r] = {};
     if (round_up(hi, key_panel) - kept_ > capacity()) kept_ = packed_ = round_down(lo, key_panel);
     for (std::int64_t block = round_down(lo, key_block); block < hi; block += key_block) {
       const std::int64_t end = smaller(block + key_block, hi);
@@ -240,7 +247,7 @@ class SoftmaxForward {
     constexpr int width = lanes<Arch, T>;
     for (std::int64_t r = 0; r < rows_; ++r) {
       write_row<Arch>(d_, T(1) / state_[r].sum, output_ + r * padded_,
-                      head_.out + (first_ + r) * head_.out_stride);
+                      head_.out + row_of(first_ + r) * head_.out_stride);
     }
     if (!head_.log_sum_exp) return;
     T sum[query_group], logarithm[query_group];

@@ -103,10 +103,11 @@ class Case {
 };
 
 std::vector<std::unique_ptr<Case>> make_cases(const Context& context,
-                                              const std::vector<std::int64_t>& lengths) {
+                                              const std::vector<std::int64_t>& lengths, bool forward_only) {
   std::vector<std::unique_ptr<Case>> cases;
   for (const std::int64_t length : lengths) {
     for (const bool backward : {false, true}) {
+      if (backward && forward_only) continue;
       for (const Mechanism& mechanism : mechanisms) {
         cases.push_back(std::make_unique<Case>(context, mechanism, length, backward));
       }
@@ -118,8 +119,8 @@ std::vector<std::unique_ptr<Case>> make_cases(const Context& context,
 }  // namespace
 
 BenchReport bench_attention(const Context& context, const std::vector<std::int64_t>& lengths,
-                            const Sampling& sampling) {
-  const auto cases = make_cases(context, lengths);
+                            bool forward_only, const Sampling& sampling) {
+  const auto cases = make_cases(context, lengths, forward_only);
   PeakRows peak(context);
   std::vector<TimedWork> work = peak.work();
   for (const auto& each : cases) work.push_back(each->work());

@@ -20,9 +20,18 @@ struct BenchReport {
 BenchReport bench_gemm(const Context& context, const Sampling& sampling);
 // Elementwise and row kernels, and the Dirichlet operations: one thread.
 BenchReport bench_kernels(const Context& context, const Sampling& sampling);
-// The experts' cores, forward and backward, for one sequence of each length.
+// The experts' cores, forward and (unless forward_only) backward, for one sequence of each length.
 BenchReport bench_attention(const Context& context, const std::vector<std::int64_t>& lengths,
-                            const Sampling& sampling);
+                            bool forward_only, const Sampling& sampling);
+
+struct RouteBench {
+  std::vector<std::int64_t> lengths{1024, 4096, 16384, 65536};
+  std::int64_t width = 128, heads = 4, window = 64;
+  bool core = false;  // the experts alone, without controller and projections
+  std::string run;    // a run directory: also its model, on its held-out text; empty: none
+};
+// Routed attention for one sequence, by length and by how the tokens are routed.
+BenchReport bench_route(const Context& context, const RouteBench& options, const Sampling& sampling);
 
 struct StepBench {
   std::string preset = "tiny";

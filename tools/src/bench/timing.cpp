@@ -17,9 +17,11 @@ double run_ms(const TimedWork& work, int repeats, TimeSource source) {
   return (now_ms(source) - begin) / repeats;
 }
 
+constexpr double long_ms = 500;  // work that warms itself up
+
 // Runs the work until it is warm, and returns how many runs fill a sample.
 int warm_up(const TimedWork& work, TimeSource source) {
-  run_ms(work, 1, source);
+  if (run_ms(work, 1, source) > long_ms) return 1;
   const double once = run_ms(work, 1, source);
   if (work.prepare) return 1;
   return int(std::clamp(std::ceil(sample_ms / std::max(once, 1e-6)), 1.0, 1e6));
@@ -50,8 +52,8 @@ std::vector<Timing> time_in_turns(const std::vector<TimedWork>& work, const Samp
   for (int round = 0; round < sampling.rounds; ++round) {
     for (std::size_t i = 0; i < work.size(); ++i) {
       samples[i].push_back(run_ms(work[i], repeats[i], sampling.source));
+      sampling.progress((round + double(i + 1) / double(work.size())) / sampling.rounds);
     }
-    sampling.progress(double(round + 1) / sampling.rounds);
   }
   std::vector<Timing> timings;
   for (std::vector<double>& each : samples) timings.push_back(summarise(std::move(each)));

@@ -82,10 +82,20 @@ Variable dirichlet_entropy(const Variable& concentration);
 // --- causal attention --------------------------------------------------------------------------------------
 // q, k, v: (B, T, D) with D = heads * d -> (B, T, D). Scores are scaled by 1 / sqrt(d).
 //
-// With `rows` (indices b * T + t, ascending) q is (n, D), holding the queries of just those rows, and so is
-// the result: only their attention is computed. That form is for inference: it throws StateError where a
-// gradient would be needed. The executed FLOPs are added to context.flops().
-using Rows = std::span<const std::int32_t>;
+// With `rows` (indices b * T + t, ascending) only the attention of those rows is computed. q is then (n, D),
+// holding the queries of just those rows, and so is the result. Or, with `into`, q is (B, T, D) as ever and
+// the result is `into` (B, T, D), row-major, of which just those rows are written. Both forms are for
+// inference: they throw StateError where a gradient would be needed. The executed FLOPs are added to
+// context.flops().
+struct Rows : std::span<const std::int32_t> {
+  using Indices = std::span<const std::int32_t>;
+  Rows() = default;
+  Rows(const std::vector<std::int32_t>& indices) : Indices(indices) {}
+  Rows(Indices indices) : Indices(indices) {}
+  Rows(Indices indices, Tensor target) : Indices(indices), into(std::move(target)) {}
+
+  Tensor into;  // undefined: a new tensor
+};
 Variable full_attention(const Variable& q, const Variable& k, const Variable& v, int heads, Rows rows = {});
 // keys j in [max(0, i - window + 1), i]; window >= 1 counts the token itself
 Variable local_attention(const Variable& q, const Variable& k, const Variable& v, int heads,

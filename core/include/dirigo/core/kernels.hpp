@@ -29,9 +29,10 @@ struct AttentionHead {
   std::int64_t queries = 0;   // number of query rows
   // Positions of the queries, ascending; null: queries == length and row i is position i.
   const std::int32_t* positions = nullptr;
+  bool in_place = false;  // q and out have a row for every position; otherwise their row i is query i
   std::int64_t window = 0;
   T scale = 1;
-  const T* q = nullptr;  // queries x d, consecutive rows `stride` apart (as are all the others')
+  const T* q = nullptr;  // queries x d (in_place: length x d), rows `stride` apart (as are all the others')
   const T* k = nullptr;  // length x d
   const T* v = nullptr;
   T* out = nullptr;          // queries x d
@@ -76,6 +77,7 @@ template <class T>
 struct LinearHead {
   std::int64_t length = 0, head_dim = 0, queries = 0, chunk = 64;
   const std::int32_t* positions = nullptr;  // as in AttentionHead
+  bool in_place = false;                    // as in AttentionHead
   const T* q = nullptr;
   const T* k = nullptr;
   const T* v = nullptr;

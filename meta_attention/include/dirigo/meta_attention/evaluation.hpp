@@ -64,6 +64,7 @@ struct ContextNll {
 
 struct Executed {
   std::vector<std::vector<std::int64_t>> tokens_per_expert;  // per layer
+  std::vector<std::vector<ExpertFlops>> flops_per_expert;    // per layer
   double attention_flops = 0, padded_flops = 0, model_flops = 0;
   double attention_flops_vs_full = 0, model_flops_vs_full = 0;
   double wall_s = 0, tokens_per_s = 0;

@@ -2,6 +2,7 @@
 // expert_linear.cpp, expert_local.cpp. All are causal; keys and values always cover every position.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -14,7 +15,10 @@ class Expert {
  public:
   virtual ~Expert() = default;
   virtual ExpertKind kind() const noexcept = 0;
-  // The attention core. q: (B, T, D), or (n, D) for just the query rows `rows`; k, v: (B, T, D).
+  // How far back a query at position t reads keys: positions (t - reach, t].
+  virtual std::int64_t reach() const noexcept { return std::numeric_limits<std::int64_t>::max(); }
+  // The attention core. q: (B, T, D), or for just the query rows `rows` as ops.hpp says; k, v: (B, T, D), of
+  // which only the rows within reach of a query are read as numbers (the others must be finite).
   virtual Variable attend(const Variable& q, const Variable& k, const Variable& v, ops::Rows rows) const = 0;
   // Multiply-adds of one query's core, causal mean over `length` positions (docs/mathematics.md, section 7).
   virtual double core_multiply_adds(std::int64_t length, std::int64_t width) const = 0;

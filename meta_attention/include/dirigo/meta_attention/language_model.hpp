@@ -39,12 +39,27 @@ struct ForwardOptions {
   std::span<const Tensor> replaced_means;
 };
 
+// FLOPs that an executed pass spent on one expert, 2 per multiply-add. Products are its own projections: with
+// shared projections they belong to no expert.
+struct ExpertFlops {
+  std::uint64_t attention = 0, padding = 0;  // the core: on unmasked pairs and states, and on masked pairs
+  std::uint64_t products = 0;
+
+  ExpertFlops& operator+=(const ExpertFlops& other) {
+    attention += other.attention;
+    padding += other.padding;
+    products += other.products;
+    return *this;
+  }
+};
+
 // What one layer's router did. Tensors are detached from the tape.
 struct LayerRouting {
   Tensor mean;                                                 // m (N, K)
   Tensor concentration;                                        // bhat (N, K); undefined without a Dirichlet
   std::vector<std::int32_t> chosen;                            // argmax m, N; what hard routing runs
   std::array<std::int64_t, expert_count> tokens_per_expert{};  // queries that each expert really computed
+  std::array<ExpertFlops, expert_count> flops_per_expert{};    // of an executed pass
   // For the objective, on the tape; empty where the router has none.
   Variable mean_variable, concentration_variable;
 };

@@ -61,6 +61,10 @@ class RoutedAttention {
   // Each expert on just the tokens where its weight is not zero: nothing else is computed.
   Variable executed(const Variable& normed, const Tensor& weights, const LayerCall& call,
                     LayerRouting& routing);
+  Variable executed_shared(const Variable& normed, const Tensor& weights, const LayerCall& call,
+                           LayerRouting& routing);
+  Variable executed_per_expert(const Variable& normed, const Tensor& weights, const LayerCall& call,
+                               LayerRouting& routing);
 
   Projection& projection(int expert);
   bool shared() const { return config_.attention.projections == Projections::shared; }
