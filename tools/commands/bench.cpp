@@ -21,6 +21,7 @@ struct BenchArguments {
   StepBench step;
   DecodeBench decode;
   RouteBench route;
+  std::string run;
   std::optional<std::string> isa;
   std::optional<int> rounds;
   int threads = 0, steps = 20;
@@ -75,6 +76,7 @@ BenchReport timed(const BenchArguments& a) {
   if (a.name == "step") return bench_step(context, a.step, sampling);
   if (a.name == "decode") {
     DecodeBench decode = a.decode;
+    decode.run = a.run;
     decode.preset = a.step.preset;
     decode.settings = a.step.settings;
     decode.vocabulary = a.step.vocabulary;
@@ -83,6 +85,7 @@ BenchReport timed(const BenchArguments& a) {
   }
   if (a.name == "route") {
     RouteBench route = a.route;
+    route.run = a.run;
     if (!a.lengths.empty()) route.lengths = a.lengths;
     return bench_route(context, route, sampling);
   }
@@ -143,10 +146,11 @@ void add_bench(CLI::App& app, Run& run) {
   only(command->add_option("--window", a.route.window, "w of local attention")->capture_default_str(), route);
   only(command->add_flag("--core", a.route.core, "the experts alone, without controller and projections"),
        route);
-  only(command->add_option("--run", a.route.run,
-                           "a trained run too: its model with its own routes, on its held-out text, at the "
-                           "lengths it allows"),
-       route);
+  only(command->add_option(
+           "--run", a.run,
+           "a trained run. route: its model too, with its own routes, on its held-out text, at "
+           "the lengths it allows; decode: its model instead of a preset's, routed hard too"),
+       {"route", "decode"});
   const std::vector<std::string> step{"step"}, model{"step", "decode"}, decode{"decode"};
   only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), model);
   only(command->add_option("--set", a.step.settings, "KEY=VALUE: set a field (repeatable)")
@@ -161,8 +165,6 @@ void add_bench(CLI::App& app, Run& run) {
   only(command->add_option("--trace", a.step.trace,
                            "write the timed steps' operations to a file that ui.perfetto.dev shows"),
        step);
-  only(command->add_option("--run", a.decode.run, "a run's model, routed hard by itself too, not a preset's"),
-       decode);
   only(command->add_option("--tokens", a.decode.tokens, "steps of a sample")->capture_default_str(), decode);
   only(command->add_option("--sessions", a.decode.sessions,
                            "so many sessions stepped together, instead of one"),

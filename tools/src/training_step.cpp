@@ -123,8 +123,8 @@ void TrainingStep::finished(StepObserver::Part part) const {
   if (observer_ != nullptr) observer_->finished(part);
 }
 
-void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t end,
-                            const Tape::Sinks* sinks, StepReport& report) {
+void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t end, const Outlets& outlets,
+                            StepReport& report) {
   const std::span inputs(batch.inputs), targets(batch.targets);
   const auto first = static_cast<std::size_t>(begin * batch.length),
              count = static_cast<std::size_t>((end - begin) * batch.length);
@@ -133,7 +133,8 @@ void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t
   options.first_row = begin * batch.length;
 
   Tape tape(context_, Tape::Mode::training);
-  tape.redirect(sinks);
+  tape.redirect(outlets.sinks);
+  tape.use(outlets.weights);
   tape.observe(observer_);
   const meta::Forward forward =
       model_(tape, inputs.subspan(first, count), end - begin, batch.length, options);
@@ -155,16 +156,36 @@ void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t
 }
 
 StepReport TrainingStep::run_share(const Batch& batch, std::int64_t begin, std::int64_t end,
-                                   const StepReport& step, const Tape::Sinks* sinks) {
+                                   const StepReport& step, const Outlets& outlets) {
   StepReport report;
   report.step = step.step;
   report.w_kl = step.w_kl;
   // An objective that is no mean over sequences needs the whole share, which is the batch, on one tape.
   const std::int64_t part =
-      sinks != nullptr ? std::max<std::int64_t>(1, tokens_per_part / batch.length) : end - begin;
+      outlets.sinks != nullptr ? std::max<std::int64_t>(1, tokens_per_part / batch.length) : end - begin;
   for (std::int64_t at = begin; at < end; at += part)
-    run_part(batch, at, std::min(at + part, end), sinks, report);
+    run_part(batch, at, std::min(at + part, end), outlets, report);
   return report;
+}
+
+std::vector<StepReport> TrainingStep::run_shares(const Batch& batch, std::int64_t count,
+                                                 const StepReport& step) {
+  std::vector<StepReport> parts(static_cast<std::size_t>(count));
+  PackedWeights weights;
+  shares_.clear();  // an earlier step may have thrown
+  const auto run = [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const auto share = static_cast<std::size_t>(i);
+      const Outlets outlets{count > 1 ? &shares_.sinks(share) : nullptr, &weights};
+      parts[share] = run_share(batch, i * batch.rows / count, (i + 1) * batch.rows / count, step, outlets);
+    }
+  };
+  if (observer_ == nullptr && worth_a_thread_each(count, context_.free_threads())) {
+    context_.parallel_for<float>(count, 1, run);
+  } else {
+    run(0, count);
+  }
+  return parts;
 }
 
 StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
@@ -176,20 +197,7 @@ StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
   model_.hold_controllers(step < config.router.warmup);
 
   const std::int64_t count = share_count(batch, config.objective);
-  std::vector<StepReport> parts(static_cast<std::size_t>(count));
-  shares_.clear();  // an earlier step may have thrown
-  const auto run = [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      const auto share = static_cast<std::size_t>(i);
-      parts[share] = run_share(batch, i * batch.rows / count, (i + 1) * batch.rows / count, report,
-                               count > 1 ? &shares_.sinks(share) : nullptr);
-    }
-  };
-  if (observer_ == nullptr && worth_a_thread_each(count, context_.free_threads())) {
-    context_.parallel_for<float>(count, 1, run);
-  } else {
-    run(0, count);
-  }
+  const std::vector<StepReport> parts = run_shares(batch, count, report);
   for (const StepReport& part : parts) add_part(part, report);
   if (count > 1) shares_.add_up(context_);
   report.grad_norm = adam_.gradient_norm();

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "dirigo/autograd/packed_weights.hpp"
 #include "dirigo/data/source.hpp"
 #include "dirigo/meta_attention/language_model.hpp"
 #include "dirigo/nn/gradient_shares.hpp"
@@ -53,12 +54,17 @@ class TrainingStep {
 
  private:
   meta::ForwardOptions forward_options(std::int64_t step) const;
-  // Sequences [begin, end) of the batch, forward and backward; gradients go where `sinks` says (null: to the
-  // parameters). Returns their part of the step's report.
+  // What the tapes of a share are given.
+  struct Outlets {
+    const Tape::Sinks* sinks;  // where gradients go (null: to the parameters)
+    PackedWeights* weights;
+  };
+  // Sequences [begin, end) of the batch, forward and backward. Returns their part of the step's report.
   StepReport run_share(const Batch& batch, std::int64_t begin, std::int64_t end, const StepReport& step,
-                       const Tape::Sinks* sinks);
-  void run_part(const Batch& batch, std::int64_t begin, std::int64_t end, const Tape::Sinks* sinks,
+                       const Outlets& outlets);
+  void run_part(const Batch& batch, std::int64_t begin, std::int64_t end, const Outlets& outlets,
                 StepReport& report);
+  std::vector<StepReport> run_shares(const Batch& batch, std::int64_t count, const StepReport& step);
   void finished(StepObserver::Part part) const;
 
   const Context& context_;
