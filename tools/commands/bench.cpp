@@ -19,6 +19,7 @@ using Json = nlohmann::ordered_json;
 struct BenchArguments {
   std::string name;
   StepBench step;
+  CostModelBench cost_model;
   std::optional<std::string> isa;
   int threads = 0, rounds = 15, steps = 20;
   bool long_sequences = false, processor_time = false, json = false;
@@ -31,7 +32,7 @@ void check_at_least_one(const char* what, std::int64_t value) {
 }
 
 void check(const BenchArguments& a) {
-  const std::vector<std::string> names{"gemm", "kernels", "attention", "step"};
+  const std::vector<std::string> names{"gemm", "kernels", "attention", "step", "cost-model"};
   if (std::find(names.begin(), names.end(), a.name) == names.end()) {
     throw ValueError(fmt::format("[bench] name: expected one of {}, got '{}'{}", fmt::join(names, ", "),
                                  a.name, did_you_mean(a.name, names)));
@@ -44,6 +45,9 @@ void check(const BenchArguments& a) {
   check_at_least_one("--rounds", a.rounds);
   check_at_least_one("--steps", a.steps);
   check_at_least_one("--vocabulary", a.step.vocabulary);
+  check_at_least_one("--seq-len", a.cost_model.seq_len);
+  if (a.name == "cost-model" && a.cost_model.output.empty())
+    throw ValueError("[bench] -o: expected a file for the cost model, got none");
   for (const std::int64_t length : a.lengths) check_at_least_one("--lengths", length);
 }
 
@@ -60,6 +64,12 @@ BenchReport timed(const BenchArguments& a) {
   if (a.name == "gemm") return bench_gemm(context, sampling);
   if (a.name == "kernels") return bench_kernels(context, sampling);
   if (a.name == "step") return bench_step(context, a.step, sampling);
+  if (a.name == "cost-model") {
+    CostModelBench bench = a.cost_model;
+    bench.preset = a.step.preset;
+    bench.settings = a.step.settings;
+    return bench_cost_model(context, bench, sampling);
+  }
   std::vector<std::int64_t> lengths = a.lengths;
   if (a.long_sequences) lengths.push_back(16384);
   return bench_attention(context, lengths, sampling);
@@ -87,7 +97,8 @@ void add_bench(CLI::App& app, Run& run) {
           "name", a.name,
           "What to time, each in turns with the FMA peak:\n"
           "gemm (matrix products, beside Eigen's), kernels (all other inner loops, one thread),\n"
-          "attention (the experts' cores, forward and backward), step (a training step on random tokens)")
+          "attention (the experts' cores, forward and backward), step (a training step on random tokens),\n"
+          "cost-model (a layer's attention with each expert, for router.cost_model)")
       ->required();
   const auto only = [&](const CLI::Option* option, std::vector<std::string> benches) {
     a.only_for[option] = std::move(benches);
@@ -95,18 +106,21 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_option("--isa", a.isa, "instruction set (default: the fastest)");
   only(command->add_option("--threads", a.threads, "0: as many as this process may use")
            ->capture_default_str(),
-       {"gemm", "attention", "step"});
+       {"gemm", "attention", "step", "cost-model"});
   only(command->add_option("--rounds", a.rounds, "samples of each row")->capture_default_str(),
-       {"gemm", "kernels", "attention"});
+       {"gemm", "kernels", "attention", "cost-model"});
   only(command->add_option("--lengths", a.lengths, "values of T")->expected(1, -1)->capture_default_str(),
        {"attention"});
   only(command->add_flag("--long", a.long_sequences, "T = 16384 too"), {"attention"});
-  const std::vector<std::string> step{"step"};
-  only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), step);
+  const std::vector<std::string> step{"step"}, configured{"step", "cost-model"}, cost_model{"cost-model"};
+  only(command->add_option("--seq-len", a.cost_model.seq_len, "T")->capture_default_str(), cost_model);
+  only(command->add_option("-o,--out", a.cost_model.output, "file of the cost model (replaced)"), cost_model);
+  only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(),
+       configured);
   only(command->add_option("--set", a.step.settings, "KEY=VALUE: set a field (repeatable)")
            ->expected(1)
            ->take_all(),
-       step);
+       configured);
   only(command->add_option("--steps", a.steps, "steps to time, after a warm-up")->capture_default_str(),
        step);
   only(command->add_option("--vocabulary", a.step.vocabulary, "number of tokens")->capture_default_str(),

@@ -8,6 +8,7 @@
 
 #include "bench/timing.hpp"
 #include "dirigo/core/context.hpp"
+#include "dirigo/meta_attention/config.hpp"
 
 namespace dirigo::tools {
 
@@ -24,6 +25,16 @@ BenchReport bench_kernels(const Context& context, const Sampling& sampling);
 BenchReport bench_attention(const Context& context, const std::vector<std::int64_t>& lengths,
                             const Sampling& sampling);
 
+struct CostModelBench {
+  std::string preset = "tiny";
+  std::vector<std::string> settings;  // KEY=VALUE
+  std::int64_t seq_len = 4096;
+  std::string output;  // file of the cost model
+};
+// A layer's attention with each expert for every token, its projections included; writes the measured cost
+// model.
+BenchReport bench_cost_model(const Context& context, const CostModelBench& options, const Sampling& sampling);
+
 struct StepBench {
   std::string preset = "tiny";
   std::vector<std::string> settings;  // KEY=VALUE
@@ -33,5 +44,8 @@ struct StepBench {
 };
 // Whole training steps on random tokens: forward, objective, backward, clipping, Adam.
 BenchReport bench_step(const Context& context, const StepBench& options, const Sampling& sampling);
+
+// A preset with settings KEY=VALUE, resolved. Throws ValueError.
+meta::Config configuration_of(const std::string& preset, const std::vector<std::string>& settings);
 
 }  // namespace dirigo::tools

@@ -29,9 +29,16 @@ Batch random_batch(const meta::TrainConfig& train, std::int64_t vocabulary) {
   return batch;
 }
 
-meta::Config configuration(const StepBench& options) {
-  meta::Config config = meta::preset(options.preset);
-  for (const std::string& setting : options.settings) {
+double flops_so_far(const Context& context) {
+  const FlopCounter& flops = context.flops();
+  return static_cast<double>(flops.products + flops.attention);
+}
+
+}  // namespace
+
+meta::Config configuration_of(const std::string& preset, const std::vector<std::string>& settings) {
+  meta::Config config = meta::preset(preset);
+  for (const std::string& setting : settings) {
     const std::size_t equals = setting.find('=');
     if (equals == std::string::npos)
       throw ValueError(fmt::format("[bench] --set: expected KEY=VALUE, got '{}'", setting));
@@ -41,15 +48,8 @@ meta::Config configuration(const StepBench& options) {
   return config;
 }
 
-double flops_so_far(const Context& context) {
-  const FlopCounter& flops = context.flops();
-  return static_cast<double>(flops.products + flops.attention);
-}
-
-}  // namespace
-
 BenchReport bench_step(const Context& context, const StepBench& options, const Sampling& sampling) {
-  const meta::Config config = configuration(options);
+  const meta::Config config = configuration_of(options.preset, options.settings);
   std::optional<AtomicFile> trace;  // opened first: a path that cannot be written is known before the work
   if (!options.trace.empty()) trace.emplace(options.trace);
   meta::LanguageModel model(context, config, options.vocabulary, 1);
