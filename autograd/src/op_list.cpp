@@ -27,6 +27,7 @@
   OP(scatter_rows)             \
   OP(cross_entropy)            \
   OP(mix)                      \
+  OP(mix_rows)                 \
   OP(one_hot_straight_through) \
   OP(categorical_entropy)      \
   OP(dirichlet_rsample)        \
@@ -35,7 +36,8 @@
   OP(full_attention)           \
   OP(local_attention)          \
   OP(linear_attention)         \
-  OP(mixed_attention)
+  OP(mixed_attention)          \
+  OP(rotary)
 
 namespace dirigo {
 

@@ -18,10 +18,12 @@ constexpr std::int64_t alignment_slack(std::int64_t pieces) {
 std::int64_t softmax_attention_scratch(std::int64_t length, std::int64_t head_dim) noexcept {
   const std::int64_t padded = round_up(head_dim, key_panel);
   const std::int64_t sequence = round_up(length, key_panel) * padded;
-  const std::int64_t forward =
-      2 * sequence + 2 * query_group * padded + max_tile_rows * (key_block + row_gap) + alignment_slack(5);
+  const std::int64_t forward = 2 * sequence + 2 * query_group * padded +
+                               max_tile_rows * (key_block + row_gap) + distance_row_size(length) +
+                               alignment_slack(6);
   const std::int64_t backward = 6 * sequence + 2 * gradient_keys * padded + 6 * length +
-                                2 * gradient_queries * (gradient_keys + row_gap) + alignment_slack(16);
+                                2 * gradient_queries * (gradient_keys + row_gap) +
+                                4 * distance_row_size(length) + alignment_slack(20);
   return larger(forward, backward);
 }
 

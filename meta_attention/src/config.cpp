@@ -5,14 +5,17 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <variant>
 
 #include "dirigo/core/errors.hpp"
 #include "dirigo/core/suggest.hpp"
+#include "dirigo/meta_attention/cost_model.hpp"
 
 namespace dirigo::meta {
 
@@ -44,6 +47,11 @@ struct CostsField {
 struct FractionField {
   double* value;
 };
+// A name, or a file of `dirigo bench cost-model`, whose costs are then those of the configuration.
+struct CostModelField {
+  CostModel* value;
+  std::vector<double>* costs;
+};
 // An enumeration stored as its underlying type.
 struct ChoiceField {
   void* value;
@@ -51,8 +59,8 @@ struct ChoiceField {
   std::vector<std::string_view> names;
 };
 
-using FieldValue =
-    std::variant<IntegerField, RealField, BoolField, TextField, CostsField, FractionField, ChoiceField>;
+using FieldValue = std::variant<IntegerField, RealField, BoolField, TextField, CostsField, FractionField,
+                                CostModelField, ChoiceField>;
 
 struct Field {
   std::string_view section, name;
@@ -65,6 +73,8 @@ ChoiceField choice(Enum& value, std::vector<std::string_view> names) {
   return {&value, sizeof(Enum), std::move(names)};
 }
 
+constexpr std::array<std::string_view, 3> cost_model_names{"nominal", "analytic", "measured"};
+
 constexpr std::int64_t big = std::int64_t(1) << 40;
 
 std::vector<Field> fields(Config& c) {
@@ -74,7 +84,7 @@ std::vector<Field> fields(Config& c) {
       {"model", "heads", IntegerField{&c.model.heads, 1, 65536}},
       {"model", "ffn_multiplier", IntegerField{&c.model.ffn_multiplier, 1, 64}},
       {"model", "max_len", IntegerField{&c.model.max_len, 0, 1 << 20}},
-      {"model", "positions", choice(c.model.positions, {"learned"})},
+      {"model", "positions", choice(c.model.positions, {"learned", "rotary", "window_bias"})},
       {"model", "tie_embeddings", BoolField{&c.model.tie_embeddings}},
       {"model", "init_std", RealField{&c.model.init_std, 0, 100, true}},
       {"model", "embedding_std", RealField{&c.model.embedding_std, 0, 100, true}},
@@ -87,7 +97,7 @@ std::vector<Field> fields(Config& c) {
       {"router", "posterior", choice(c.router.posterior, {"additive", "free"})},
       {"router", "hidden", IntegerField{&c.router.hidden, 1, 65536}},
       {"router", "costs", CostsField{&c.router.costs}},
-      {"router", "cost_model", choice(c.router.cost_model, {"nominal", "analytic"})},
+      {"router", "cost_model", CostModelField{&c.router.cost_model, &c.router.costs}},
       {"router", "eps", RealField{&c.router.eps, 0, 1e6, true}},
       {"router", "beta0", RealField{&c.router.beta0, 0, 1e6, false}},
       {"router", "temperature", RealField{&c.router.temperature, 0, 1e6, true}},
@@ -116,6 +126,8 @@ std::vector<Field> fields(Config& c) {
       {"train", "dropout_sites", choice(c.train.dropout_sites, {"all", "ffn_output"})},
       {"train", "sampling", choice(c.train.sampling, {"posterior", "mean"})},
       {"train", "straight_through", FractionField{&c.train.straight_through}},
+      {"train", "hard_routed", FractionField{&c.train.hard_routed}},
+      {"train", "explore", RealField{&c.train.explore, 0, 1, true}},
       {"train", "seed", IntegerField{&c.train.seed, 0, std::numeric_limits<std::int64_t>::max()}},
       {"train", "eval_every", IntegerField{&c.train.eval_every, 0, big}},
       {"data", "corpus", TextField{&c.data.corpus}},
@@ -150,6 +162,10 @@ std::string expected(const FieldValue& value) {
       return "three numbers in [0, 1] (full, linear, local), as [1.0,0.15,0.3]";
     }
     std::string operator()(const FractionField&) const { return "off or a fraction in (0, 1]"; }
+    std::string operator()(const CostModelField&) const {
+      return fmt::format("one of {}, or a file of dirigo bench cost-model",
+                         fmt::join(cost_model_names, ", "));
+    }
     std::string operator()(const ChoiceField& f) const {
       return fmt::format("one of {}", fmt::join(f.names, ", "));
     }
@@ -170,6 +186,9 @@ Json to_json(const FieldValue& value) {
     Json operator()(const TextField& f) const { return *f.value; }
     Json operator()(const CostsField& f) const { return *f.value; }
     Json operator()(const FractionField& f) const { return *f.value == 0 ? Json("off") : Json(*f.value); }
+    Json operator()(const CostModelField& f) const {
+      return std::string(cost_model_names[std::size_t(*f.value)]);
+    }
     Json operator()(const ChoiceField& f) const { return std::string(f.names[choice_index(f)]); }
   };
   return std::visit(Get{}, value);
@@ -229,6 +248,19 @@ void assign(const Field& field, const Json& json, const std::string& where) {
       *f.value = number;
       return true;
     }
+    bool operator()(const CostModelField& f) const {
+      if (!json.is_string()) return false;
+      const auto word = json.get<std::string>();
+      const auto found = std::find(cost_model_names.begin(), cost_model_names.end(), word);
+      if (found != cost_model_names.end()) {
+        *f.value = CostModel(found - cost_model_names.begin());
+        return true;
+      }
+      if (!std::filesystem::exists(word)) return false;
+      *f.costs = read_cost_model(word);
+      *f.value = CostModel::measured;
+      return true;
+    }
     bool operator()(const ChoiceField& f) const {
       if (!json.is_string()) return false;
       const auto found = std::find(f.names.begin(), f.names.end(), json.get<std::string>());
@@ -246,6 +278,11 @@ void assign(const Field& field, const Json& json, const std::string& where) {
   if (const auto* f = std::get_if<ChoiceField>(&field.value); f && json.is_string()) {
     const auto word = json.get<std::string>();
     const std::vector<std::string> names(f->names.begin(), f->names.end());
+    refuse(where, field.key(), expected(field.value), fmt::format("'{}'{}", word, did_you_mean(word, names)));
+  }
+  if (std::holds_alternative<CostModelField>(field.value) && json.is_string()) {
+    const auto word = json.get<std::string>();
+    const std::vector<std::string> names(cost_model_names.begin(), cost_model_names.end());
     refuse(where, field.key(), expected(field.value), fmt::format("'{}'{}", word, did_you_mean(word, names)));
   }
   fail();
@@ -426,11 +463,15 @@ void resolve(Config& config) {
   if (config.model.max_len == 0) config.model.max_len = config.train.seq_len;
   check(config.train.seq_len <= m.max_len, "train.seq_len",
         fmt::format("at most model.max_len = {}", m.max_len), config.train.seq_len);
+  check(m.positions != Positions::rotary || m.d_model / m.heads % 2 == 0, "model.d_model",
+        "an even number per head for rotary positions", m.d_model / m.heads);
   const bool fixed =
       config.router.kind == RouterKind::static_expert || config.router.kind == RouterKind::prior_mixture;
   const bool dirichlet = config.router.kind == RouterKind::bayes;
   check(dirichlet || config.objective.w_kl.value == 0 || fixed, "objective.w_kl",
         "0 for a router without a Dirichlet (softmax, gumbel)", config.objective.w_kl.value);
+  check(!fixed || config.train.hard_routed == 0, "train.hard_routed", "off for a router that is constant",
+        config.train.hard_routed);
   if (fixed) config.objective.w_kl.value = 0;  // a constant router has no posterior to penalise
   check(!fixed || (config.objective.cost_lambda == 0 && config.objective.entropy_bonus == 0 &&
                    config.objective.load_balance == 0),

@@ -5,17 +5,17 @@
 
 namespace dirigo::meta {
 
-std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model,
-                                                  const AttentionConfig& attention) {
+std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, const AttentionConfig& attention,
+                                                  nn::Parameter* window_bias) {
   std::vector<std::unique_ptr<Expert>> experts;
   experts.push_back(make_full_expert(model, attention));
   experts.push_back(make_linear_expert(model, attention));
-  experts.push_back(make_local_expert(model, attention));
+  experts.push_back(make_local_expert(model, attention, window_bias));
   return experts;
 }
 
 std::vector<double> expert_costs(const Config& config, std::int64_t length) {
-  if (config.router.cost_model == CostModel::nominal) return config.router.costs;
+  if (config.router.cost_model != CostModel::analytic) return config.router.costs;
   // c_k = (4 D^2 + core_k) / max_j (4 D^2 + core_j)
   const double width = double(config.model.d_model);
   std::vector<double> costs;

@@ -84,11 +84,13 @@ struct LanguageModel::Impl {
         costs(expert_costs(source, source.model.max_len)),
         prior(prior_concentration(source.router, costs)),
         embed(context, words, source.model.d_model, random_key(seed, 0, Purpose::init, 0), dtype),
-        pos(context, source.model.max_len, source.model.d_model, random_key(seed, 0, Purpose::init, 1),
-            dtype),
         ln_f(context, source.model.d_model, dtype) {
     for (std::uint32_t l = 0; l < std::uint32_t(source.model.layers); ++l) {
       blocks.push_back(std::make_unique<Block>(context, config, costs, prior, seed, l, dtype));
+    }
+    if (source.model.positions == Positions::learned) {
+      pos = std::make_unique<nn::Embedding>(context, source.model.max_len, source.model.d_model,
+                                            random_key(seed, 0, Purpose::init, 1), dtype);
     }
     if (!source.model.tie_embeddings) {
       head = std::make_unique<nn::Linear>(context, source.model.d_model, words, false,
@@ -99,7 +101,8 @@ struct LanguageModel::Impl {
   Config config;
   std::int64_t vocabulary;
   std::vector<double> costs, prior;
-  nn::Embedding embed, pos;
+  nn::Embedding embed;
+  std::unique_ptr<nn::Embedding> pos;  // null unless positions are learned
   std::vector<std::unique_ptr<Block>> blocks;
   nn::LayerNorm ln_f;
   std::unique_ptr<nn::Linear> head;  // null when tied
@@ -115,9 +118,15 @@ double parameter_count(const Config& config, std::int64_t vocabulary) {
       config.attention.projections == Projections::shared || config.router.kind == RouterKind::static_expert;
   const double projections = (one ? 1 : expert_count) * 4 * width * width;
   const double controller = learned ? (width + 2) * hidden + hidden + (hidden + 1) * expert_count : 0;
-  const double block = 4 * width + projections + controller + 2 * width * ffn + ffn + width;
-  const double embeddings = (double(vocabulary) * (m.tie_embeddings ? 1 : 2) + double(m.max_len)) * width;
+  const double bias = has_window_bias(config) ? double(m.heads * config.attention.window) : 0;
+  const double block = 4 * width + projections + bias + controller + 2 * width * ffn + ffn + width;
+  const double positions = m.positions == Positions::learned ? double(m.max_len) : 0;
+  const double embeddings = (double(vocabulary) * (m.tie_embeddings ? 1 : 2) + positions) * width;
   return embeddings + double(m.layers) * block + 2 * width;
+}
+
+std::int64_t longest_text(const Config& config) noexcept {
+  return config.model.positions == Positions::learned ? config.model.max_len : longest_sequence;
 }
 
 LanguageModel::LanguageModel(const Context& context, const Config& config, std::int64_t vocabulary,
@@ -127,7 +136,8 @@ LanguageModel::LanguageModel(const Context& context, const Config& config, std::
   if (config.model.max_len < 1) throw ValueError("[model] max_len: expected a resolved configuration, got 0");
   impl_ = std::make_unique<Impl>(context, config, vocabulary, seed, dtype);
   visit("", [&](const std::string& name, nn::Parameter& parameter) {
-    if (parameter.value.rank() < 2) return;  // biases are 0, LayerNorm gains 1
+    if (parameter.value.rank() < 2) return;                     // biases are 0, LayerNorm gains 1
+    if (name.find("window_bias") != std::string::npos) return;  // no position is preferred at first
     const bool embedding = name == "embed.weight" || name == "pos.weight";
     rescale(parameter.value, embedding ? config.model.embedding_std : config.model.init_std);
   });
@@ -142,21 +152,26 @@ Forward LanguageModel::operator()(Tape& tape, std::span<const std::int32_t> toke
     throw ValueError(fmt::format("[model] tokens: expected batch * length = {} * {}, got {}", batch, length,
                                  tokens.size()));
   }
-  if (length > m.config.model.max_len) {
+  if (length > longest_text(m.config)) {
     throw ValueError(
         fmt::format("[model] length: expected at most max_len = {}, got {}", m.config.model.max_len, length));
   }
   std::vector<std::int32_t> positions(tokens.size());
   for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = std::int32_t(std::int64_t(i) % length);
 
-  Variable x = ops::add(m.embed(tape, tokens), m.pos(tape, positions));
+  Variable x = m.embed(tape, tokens);
+  if (m.pos) x = ops::add(x, (*m.pos)(tape, positions));
+  std::optional<ops::RotaryAngles> angles;
+  if (m.config.model.positions == Positions::rotary) {
+    angles.emplace(tape.context(), positions, m.config.model.d_model / m.config.model.heads, x.dtype());
+  }
   if (options.training && m.config.train.dropout_sites == DropoutSites::all) {
     x = ops::dropout(x, m.config.train.dropout, dropout_key(options, embedding_sum, x));
   }
   Forward forward;
   forward.layers.resize(m.blocks.size());
   for (std::size_t l = 0; l < m.blocks.size(); ++l) {
-    const LayerCall call{batch, length, options, std::uint32_t(l)};
+    const LayerCall call{batch, length, options, std::uint32_t(l), angles ? &*angles : nullptr};
     x = (*m.blocks[l])(x, call, forward.layers[l]);
   }
   x = m.ln_f(x);
@@ -167,7 +182,7 @@ Forward LanguageModel::operator()(Tape& tape, std::span<const std::int32_t> toke
 void LanguageModel::visit(const std::string& prefix, nn::ParameterVisitor visitor) {
   Impl& m = *impl_;
   m.embed.visit(nn::join_names(prefix, "embed"), visitor);
-  m.pos.visit(nn::join_names(prefix, "pos"), visitor);
+  if (m.pos) m.pos->visit(nn::join_names(prefix, "pos"), visitor);
   for (std::size_t l = 0; l < m.blocks.size(); ++l) {
     m.blocks[l]->visit(nn::join_names(prefix, fmt::format("blocks.{}", l)), visitor);
   }

@@ -21,6 +21,11 @@ RandomKey init_key(std::uint64_t seed, std::uint32_t site) {
   return random_key(seed, 0, Purpose::init, site);
 }
 
+double position_feature(const ModelConfig& model, std::int64_t t) {
+  return model.positions == Positions::learned ? double(t) / double(model.max_len)
+                                               : std::log1p(double(t)) / std::log1p(double(model.max_len));
+}
+
 // A stream per token.
 RandomKey draw_key(const LayerCall& call, Purpose purpose) {
   return random_key(call.options.seed, call.options.step, purpose, call.layer).from(call.options.first_row);
@@ -71,7 +76,7 @@ struct ExpertRows {
   bool one_each = true;  // every row has a single expert, of weight 1
 };
 
-ExpertRows expert_rows(const Tensor& weights) {
+ExpertRows rows_by_expert(const Tensor& weights) {
   ExpertRows rows;
   const std::int64_t count = weights.shape()[1];
   visit_dtype(weights.dtype(), [&](auto zero) {
@@ -166,13 +171,23 @@ void Controller::visit(const std::string& prefix, nn::ParameterVisitor visitor) 
   fc2.visit(nn::join_names(prefix, "fc2"), visitor);
 }
 
+bool has_window_bias(const Config& config) {
+  return config.model.positions == Positions::window_bias &&
+         (config.router.kind != RouterKind::static_expert || config.router.expert == ExpertKind::local);
+}
+
 RoutedAttention::RoutedAttention(const Context& context, const Config& config, std::span<const double> costs,
                                  std::span<const double> prior, std::uint64_t seed, std::uint32_t layer,
                                  DType dtype)
     : config_(config),
       costs_(costs.begin(), costs.end()),
       prior_(prior.begin(), prior.end()),
-      experts_(make_experts(config.model, config.attention)) {
+      window_bias_{has_window_bias(config)
+                       ? Tensor::zeros(context, Shape{config.model.heads, config.attention.window}, dtype)
+                       : Tensor(),
+                   {}},
+      experts_(make_experts(config.model, config.attention,
+                            window_bias_.value.defined() ? &window_bias_ : nullptr)) {
   const std::int64_t width = config.model.d_model;
   for (int k = 0; k < (shared() ? 1 : expert_count); ++k) {
     const bool used =
@@ -207,10 +222,12 @@ void RoutedAttention::visit(const std::string& prefix, nn::ParameterVisitor visi
     projections_[std::size_t(k)]->visit(
         shared() ? attention : nn::join_names(attention, std::string(expert_name(ExpertKind(k)))), visitor);
   }
+  if (window_bias_.value.defined()) visitor(nn::join_names(attention, "window_bias"), window_bias_);
   if (controller_) controller_->visit(nn::join_names(prefix, "controller"), visitor);
 }
 
-// f_t = [LN(x_t); ||x_t||_2 / sqrt(D), detached; t / max_len]: max_len is the model's, so appending text
+// f_t = [LN(x_t); ||x_t||_2 / sqrt(D), detached; pos_t], pos_t = t / max_len with learned positions, else
+// log1p(t) / log1p(max_len), which grows slowly beyond max_len. max_len is the model's, so appending text
 // never re-routes the past.
 Variable RoutedAttention::features(const Variable& normed, const Variable& residual,
                                    const LayerCall& call) const {
@@ -226,7 +243,7 @@ Variable RoutedAttention::features(const Variable& normed, const Variable& resid
     context.parallel_for<T>(rows, 256, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         out[2 * row] = T(std::sqrt(kernels.sum_squares(width, source + row * width) / double(width)));
-        out[2 * row + 1] = T(double(row % call.length) / double(config_.model.max_len));
+        out[2 * row + 1] = T(position_feature(config_.model, row % call.length));
       }
     });
   });
@@ -280,7 +297,9 @@ Variable RoutedAttention::training_weights(const LayerRouting& routing, const La
     weights = ops::dirichlet_rsample(routing.concentration_variable, draw_key(call, Purpose::dirichlet),
                                      training_floor);
   }
-  return call.options.straight_through ? ops::one_hot_straight_through(weights, costs_) : weights;
+  return call.options.straight_through && !call.options.hard_routed
+             ? ops::one_hot_straight_through(weights, costs_)
+             : weights;
 }
 
 bool RoutedAttention::certain(const LayerRouting& routing, std::int64_t row,
@@ -326,24 +345,115 @@ Tensor RoutedAttention::evaluation_weights(const Variable& like, const LayerRout
   return weights;
 }
 
+// Derivation: docs/mathematics/positions.md
+Variable RoutedAttention::turned(const Variable& x, const LayerCall& call, ops::Rows rows) const {
+  if (!call.angles) return x;
+  return ops::rotary(x, rows.empty() ? *call.angles : call.angles->of_rows(rows));
+}
+
 Variable RoutedAttention::dense(const Variable& normed, const Variable& weights, const LayerCall& call) {
   const Shape sequences{call.batch, call.length, config_.model.d_model};
   const Shape rows = normed.shape();
   const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
   if (shared()) {
     Projection& p = projection(0);
-    const Variable mixed =
-        ops::mixed_attention(weights, project(p.q), project(p.k), project(p.v), int(config_.model.heads),
-                             config_.attention.window, config_.attention.chunk);
+    const Variable q = project(p.q), k = project(p.k);
+    ops::MixedPositions positions;
+    if (call.angles) {
+      positions.linear_q = q;
+      positions.linear_k = k;
+    }
+    if (window_bias_.value.defined()) positions.local_bias = window_bias_.on(normed.tape());
+    const Variable mixed = ops::mixed_attention(weights, turned(q, call), turned(k, call), project(p.v),
+                                                int(config_.model.heads), config_.attention.window,
+                                                config_.attention.chunk, positions);
     return p.o(ops::reshape(mixed, rows));
   }
   std::vector<Variable> outputs;
   for (int e = 0; e < expert_count; ++e) {
     Projection& p = projection(e);
-    const Variable out = experts_[std::size_t(e)]->attend(project(p.q), project(p.k), project(p.v), {});
+    const Variable q = project(p.q), k = project(p.k);
+    const bool turns = ExpertKind(e) != ExpertKind::linear;
+    const Variable out = experts_[std::size_t(e)]->attend(turns ? turned(q, call) : q,
+                                                          turns ? turned(k, call) : k, project(p.v), {});
     outputs.push_back(p.o(ops::reshape(out, rows)));
   }
   return ops::mix(weights, outputs);
+}
+
+Variable RoutedAttention::expert_rows(int e, const Variable& normed, const Projected& all,
+                                      const std::vector<std::int32_t>& rows, const LayerCall& call) {
+  const bool every = std::int64_t(rows.size()) == normed.shape()[0];
+  const bool turns = ExpertKind(e) != ExpertKind::linear;
+  const Shape sequences{call.batch, call.length, config_.model.d_model};
+  const auto pick = [&](const Variable& x) { return every ? x : ops::gather_rows(x, rows); };
+  Projection& p = projection(e);
+  Variable q, k, v;
+  if (shared()) {
+    q = pick(turns ? all.turned_q : all.q);
+    k = turns ? all.turned_k : all.k;
+    v = all.v;
+  } else {
+    q = p.q(pick(normed));
+    k = p.k(normed);
+    v = p.v(normed);
+    if (turns) {
+      q = turned(q, call, every ? ops::Rows{} : ops::Rows(rows));
+      k = turned(k, call);
+    }
+  }
+  if (every) q = ops::reshape(q, sequences);
+  Variable out = experts_[std::size_t(e)]->attend(q, ops::reshape(k, sequences), ops::reshape(v, sequences),
+                                                  every ? ops::Rows{} : ops::Rows(rows));
+  out = ops::reshape(out, Shape{std::int64_t(rows.size()), config_.model.d_model});
+  return shared() ? out : p.o(out);
+}
+
+// With probability `explore` a token runs one of its other experts too, each as likely: in expectation the
+// gradient of the weights is that of running them all (docs/mathematics/straight-through.md).
+Variable RoutedAttention::hard_routed(const Variable& normed, const Variable& weights, const LayerCall& call,
+                                      LayerRouting& routing) {
+  const double explore = config_.train.explore;
+  const auto chosen = argmax_rows(weights.value(), costs_);
+  std::array<std::vector<std::int32_t>, expert_count> own, other;
+  const RandomKey key = draw_key(call, Purpose::explore);
+  for (std::size_t t = 0; t < chosen.size(); ++t) {
+    own[std::size_t(chosen[t])].push_back(std::int32_t(t));
+    PhiloxStream stream(key, std::uint32_t(t));
+    if (stream.uniform() >= explore) continue;
+    const auto shift = 1 + std::int32_t(stream.below(expert_count - 1));
+    other[std::size_t((chosen[t] + shift) % expert_count)].push_back(std::int32_t(t));
+  }
+
+  Projected all;
+  if (shared()) {
+    Projection& p = projection(0);
+    all.q = p.q(normed);
+    all.k = p.k(normed);
+    all.v = p.v(normed);
+    all.turned_q = turned(all.q, call);
+    all.turned_k = turned(all.k, call);
+  }
+  // The explored outputs are constants: a tape of their own records nothing.
+  Tape quiet(normed.context(), Tape::Mode::inference);
+  const auto constant = [&](const Variable& x) {
+    return x.defined() ? quiet.constant(x.value()) : Variable();
+  };
+  const Projected all_constant{constant(all.q), constant(all.k), constant(all.v), constant(all.turned_q),
+                               constant(all.turned_k)};
+  std::vector<ops::RoutedRows> parts;
+  for (int e = 0; e < expert_count; ++e) {
+    const auto& rows = own[std::size_t(e)];
+    const auto& explored = other[std::size_t(e)];
+    routing.tokens_per_expert[std::size_t(e)] = std::int64_t(rows.size() + explored.size());
+    if (!rows.empty()) parts.push_back({e, rows, expert_rows(e, normed, all, rows, call), 1, 1});
+    if (explored.empty()) continue;
+    const Variable output = expert_rows(e, constant(normed), all_constant, explored, call);
+    parts.push_back(
+        {e, explored, normed.tape().constant(output.value()), 0, double(expert_count - 1) / explore});
+  }
+  const Variable mixed = ops::mix_rows(weights, parts);
+  return shared() ? projection(0).o(mixed) : mixed;
 }
 
 Variable RoutedAttention::executed(const Variable& normed, const Tensor& weights, const LayerCall& call,
@@ -359,9 +469,11 @@ Variable RoutedAttention::executed_shared(const Variable& normed, const Tensor& 
   Tape& tape = normed.tape();
   const Shape sequences{call.batch, call.length, config_.model.d_model};
   Projection& p = projection(0);
-  const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
-  const Variable q = project(p.q), k = project(p.k), v = project(p.v);
-  const ExpertRows rows = expert_rows(weights);
+  const auto in_sequences = [&](const Variable& x) { return ops::reshape(x, sequences); };
+  const Variable q = p.q(normed), k = p.k(normed), v = in_sequences(p.v(normed));
+  const Variable turned_q = in_sequences(turned(q, call)), turned_k = in_sequences(turned(k, call)),
+                 plain_q = in_sequences(q), plain_k = in_sequences(k);
+  const ExpertRows rows = rows_by_expert(weights);
   Tensor result = rows.one_each ? Tensor::empty(context, normed.shape(), normed.dtype())
                                 : Tensor::zeros(context, normed.shape(), normed.dtype());
   for (std::size_t e = 0; e < expert_count; ++e) {
@@ -370,7 +482,9 @@ Variable RoutedAttention::executed_shared(const Variable& normed, const Tensor& 
     const ExpertCount count(context);
     const Tensor out =
         rows.one_each ? result.reshape(sequences) : Tensor::empty(context, sequences, normed.dtype());
-    experts_[e]->attend(q, k, v, ops::Rows(rows.of[e], out));
+    const bool turns = ExpertKind(e) != ExpertKind::linear;
+    experts_[e]->attend(turns ? turned_q : plain_q, turns ? turned_k : plain_k, v,
+                        ops::Rows(rows.of[e], out));
     if (!rows.one_each)
       add_weighted_rows(context, weights, int(e), rows.of[e], out.reshape(normed.shape()), result);
     routing.flops_per_expert[e] = count.flops();
@@ -384,7 +498,7 @@ Variable RoutedAttention::executed_per_expert(const Variable& normed, const Tens
   const Context& context = normed.context();
   const Shape sequences{call.batch, call.length, config_.model.d_model};
   Tensor result = Tensor::zeros(context, normed.shape(), normed.dtype());
-  const ExpertRows rows = expert_rows(weights);
+  const ExpertRows rows = rows_by_expert(weights);
   for (std::size_t e = 0; e < expert_count; ++e) {
     const std::vector<std::int32_t>& own = rows.of[e];
     routing.tokens_per_expert[e] = std::int64_t(own.size());
@@ -392,11 +506,17 @@ Variable RoutedAttention::executed_per_expert(const Variable& normed, const Tens
     const ExpertCount count(context);
     Projection& p = projection(int(e));
     const std::vector<std::int32_t> read = keys_read(own, call.length, experts_[e]->reach());
-    const Variable k = ops::reshape(project_rows(p.k, normed, read), sequences),
-                   v = ops::reshape(project_rows(p.v, normed, read), sequences);
     const bool every = std::int64_t(own.size()) == normed.shape()[0];
-    const Variable q = every ? ops::reshape(p.q(normed), sequences) : p.q(ops::gather_rows(normed, own));
-    const Variable out = experts_[e]->attend(q, k, v, every ? ops::Rows() : ops::Rows(own));
+    Variable q = every ? p.q(normed) : p.q(ops::gather_rows(normed, own)),
+             k = project_rows(p.k, normed, read);
+    if (ExpertKind(e) != ExpertKind::linear) {
+      q = turned(q, call, every ? ops::Rows() : ops::Rows(own));
+      k = turned(k, call);
+    }
+    if (every) q = ops::reshape(q, sequences);
+    const Variable v = ops::reshape(project_rows(p.v, normed, read), sequences);
+    const Variable out =
+        experts_[e]->attend(q, ops::reshape(k, sequences), v, every ? ops::Rows() : ops::Rows(own));
     const Variable projected = p.o(ops::reshape(out, Shape{std::int64_t(own.size()), config_.model.d_model}));
     add_weighted_rows(context, weights, int(e), own, projected.value(), result);
     routing.flops_per_expert[e] = count.flops();
@@ -418,12 +538,16 @@ Variable RoutedAttention::operator()(const Variable& normed, const Variable& res
     Projection& p = projection(e);
     const Shape sequences{call.batch, call.length, config_.model.d_model};
     const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
-    const Variable out = experts_[std::size_t(e)]->attend(project(p.q), project(p.k), project(p.v), {});
+    const Variable q = project(p.q), k = project(p.k);
+    const bool turns = ExpertKind(e) != ExpertKind::linear;
+    const Variable out = experts_[std::size_t(e)]->attend(turns ? turned(q, call) : q,
+                                                          turns ? turned(k, call) : k, project(p.v), {});
     routing.tokens_per_expert[std::size_t(e)] = normed.shape()[0];
     return p.o(ops::reshape(out, normed.shape()));
   }
   routing.tokens_per_expert.fill(normed.shape()[0]);
   const Variable weights = learned() ? training_weights(routing, call) : normed.tape().constant(routing.mean);
+  if (learned() && call.options.hard_routed) return hard_routed(normed, weights, call, routing);
   return dense(normed, weights, call);
 }
 

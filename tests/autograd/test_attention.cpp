@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <string>
 
@@ -22,6 +23,17 @@ struct Attention {
   std::function<Variable(const Variable&, const Variable&, const Variable&, ops::Rows)> run;
 };
 
+Tensor random_tensor(const Context& context, const Shape& shape, std::uint32_t site) {
+  std::vector<float> values(static_cast<std::size_t>(shape.size()));
+  philox_normal(random_key(8, 0, Purpose::test, site), 0, values);
+  return Tensor::from<float>(context, shape, values);
+}
+
+Variable biased(const Variable& q, const Variable& k, const Variable& v, ops::Rows rows) {
+  const Tensor bias = random_tensor(q.context(), {heads, 40}, 9);
+  return ops::local_attention(q, k, v, heads, 40, rows, q.tape().constant(bias));
+}
+
 const std::vector<Attention>& attentions() {
   static const std::vector<Attention> all{
       {"full",
@@ -30,14 +42,9 @@ const std::vector<Attention>& attentions() {
        [](auto& q, auto& k, auto& v, auto rows) { return ops::local_attention(q, k, v, heads, 40, rows); }},
       {"linear",
        [](auto& q, auto& k, auto& v, auto rows) { return ops::linear_attention(q, k, v, heads, 32, rows); }},
+      {"local with a bias", biased},
   };
   return all;
-}
-
-Tensor random_tensor(const Context& context, const Shape& shape, std::uint32_t site) {
-  std::vector<float> values(static_cast<std::size_t>(shape.size()));
-  philox_normal(random_key(8, 0, Purpose::test, site), 0, values);
-  return Tensor::from<float>(context, shape, values);
 }
 
 struct Inputs {
@@ -397,7 +404,11 @@ TEST_CASE("attention refuses what it cannot do") {
   CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 0, 4), ValueError);
   CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 3, 0), ValueError);
   CHECK_THROWS_AS(ops::mixed_attention(variable({10, 2}), x, x, x, 2, 3, 4), ShapeError);
-  CHECK_THROWS_AS(ops::full_attention(variable({2, 6}), x, x, 2, rows), StateError);
+  CHECK_THROWS_AS(ops::local_attention(x, x, x, 2, 3, {}, variable({2, 4})), ShapeError);
+  CHECK_THROWS_AS(ops::local_attention(x, x, x, 2, 3, {}, variable({1, 3})), ShapeError);
+  CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 3, 4, {{}, {}, variable({2, 4})}), ShapeError);
+  CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 3, 4, {x, {}, {}}), ShapeError);
+  CHECK_THROWS_AS(ops::mixed_attention(weights, x, x, x, 2, 3, 4, {x, variable({2, 4, 6}), {}}), ShapeError);
   CHECK_THROWS_AS(ops::full_attention(variable({3, 6}), x, x, 2, rows), ShapeError);
   Tape inference(context, Tape::Mode::inference);
   const Variable k = inference.constant(x.value()), q = inference.constant(Tensor::zeros(context, {2, 6}));
@@ -405,4 +416,276 @@ TEST_CASE("attention refuses what it cannot do") {
   CHECK_THROWS_AS(ops::full_attention(q, k, k, 2, std::vector<std::int32_t>{1, 1}), ValueError);
   CHECK_THROWS_AS(ops::full_attention(q, k, k, 2, std::vector<std::int32_t>{1, 10}), ValueError);
   CHECK(ops::full_attention(q, k, k, 2, rows).shape() == Shape({2, 6}));
+}
+
+TEST_CASE("the gradients of some rows are those of all rows with no gradient elsewhere, and cost less") {
+  const Context context;
+  const Inputs in(context);
+  std::vector<std::int32_t> thinned, dense{299, 300, 301};
+  for (std::int32_t i = 0; i < batch * length; i += 1 + i % 7 + (i % 50 == 0 ? 60 : 0)) thinned.push_back(i);
+  for (std::int32_t i = 20; i < 200; ++i) dense.insert(dense.end() - 3, i);
+  for (const Attention& attention : attentions()) {
+    CAPTURE(std::string(attention.name));
+    for (const auto& rows : {thinned, dense, std::vector<std::int32_t>{599}, std::vector<std::int32_t>{1}}) {
+      CAPTURE(rows.size());
+      const auto work = [&](auto f) {
+        const auto before = context.flops().attention.load();
+        f();
+        return std::int64_t(context.flops().attention.load() - before);
+      };
+      const auto flat = [](const Variable& x) { return ops::reshape(x, {batch * length, width}); };
+      std::vector<Tensor> some, all;
+      const auto count_some = work([&] {
+        Tape tape(context);
+        const Variable q = tape.leaf(in.q), k = tape.leaf(in.k), v = tape.leaf(in.v);
+        const Variable y = attention.run(ops::gather_rows(flat(q), rows), k, v, rows);
+        tape.backward(y, ops::gather_rows(flat(tape.constant(in.v)), rows).value());
+        some = {y.value(), tape.gradient(q), tape.gradient(k), tape.gradient(v)};
+      });
+      const auto count_all = work([&] {
+        Tape tape(context);
+        const Variable q = tape.leaf(in.q), k = tape.leaf(in.k), v = tape.leaf(in.v);
+        const Variable y = ops::gather_rows(flat(attention.run(q, k, v, {})), rows);
+        tape.backward(y, ops::gather_rows(flat(tape.constant(in.v)), rows).value());
+        all = {y.value(), tape.gradient(q), tape.gradient(k), tape.gradient(v)};
+      });
+      CHECK(count_some < count_all);
+      CHECK(same_bits(some[0].span<float>(), all[0].span<float>()));
+      for (std::size_t i = 1; i < some.size(); ++i) {
+        CAPTURE(i);
+        const auto a = some[i].to_vector(), b = all[i].to_vector();
+        double worst = 0, largest = 0;
+        for (std::size_t j = 0; j < a.size(); ++j) {
+          largest = std::max(largest, std::abs(b[j]));
+          if (!(std::abs(a[j] - b[j]) <= worst)) worst = std::abs(a[j] - b[j]);
+        }
+        CHECK(largest > 0);
+        CHECK(worst <= 2e-6 * largest);
+      }
+      if (attention.name == std::string("linear")) continue;
+      // 2 products forward and 5 backward for every pair that a chosen query sees.
+      std::int64_t pairs = 0;
+      const std::int64_t window = attention.name == std::string("full") ? length : 40;
+      for (const std::int32_t row : rows) pairs += std::min<std::int64_t>(row % length + 1, window);
+      CHECK(count_some == 14 * width * pairs);
+    }
+  }
+}
+
+TEST_CASE("gradients of some rows have the same bits on 1, 2 and 3 threads") {
+  std::vector<std::vector<Tensor>> results;
+  std::vector<std::unique_ptr<Context>> contexts;
+  std::vector<std::int32_t> rows;
+  for (std::int32_t i = 0; i < batch * length; i += 1 + i % 5) rows.push_back(i);
+  for (const int threads : {1, 2, 3}) {
+    contexts.push_back(std::make_unique<Context>(Context::Options{.threads = threads}));
+    const Context& context = *contexts.back();
+    const Inputs in(context);
+    std::vector<Tensor>& all = results.emplace_back();
+    for (const Attention& attention : attentions()) {
+      Tape tape(context);
+      const Variable
+          q = tape.leaf(ops::gather_rows(tape.constant(in.q.reshape({batch * length, width})), rows).value()),
+          k = tape.leaf(in.k), v = tape.leaf(in.v);
+      tape.backward(attention.run(q, k, v, rows));
+      for (const Variable& x : {q, k, v}) all.push_back(tape.gradient(x));
+    }
+  }
+  for (std::size_t i = 0; i < results[0].size(); ++i) {
+    CHECK(same_bits(results[0][i].span<float>(), results[1][i].span<float>()));
+    CHECK(same_bits(results[0][i].span<float>(), results[2][i].span<float>()));
+  }
+}
+
+TEST_CASE("a bias of zero changes no bit, and a large one moves all weight to its distance") {
+  const Context context;
+  const Inputs in(context);
+  const auto with = [&](const Tensor& bias) {
+    Tape tape(context, Tape::Mode::inference);
+    return ops::local_attention(tape.constant(in.q), tape.constant(in.k), tape.constant(in.v), heads, 40, {},
+                                tape.constant(bias))
+        .value();
+  };
+  CHECK(same_bits(with(Tensor::zeros(context, {heads, 40})).span<float>(),
+                  forward(context, in, attentions()[1]).span<float>()));
+  Tensor bias = Tensor::zeros(context, {heads, 40});
+  for (int head = 0; head < heads; ++head) bias.span<float>()[std::size_t(head * 40 + 7)] = 500;
+  const Tensor moved = with(bias);
+  for (std::int64_t i = 7; i < length; ++i) {
+    for (std::int64_t c = 0; c < width; ++c) CHECK(moved.at({1, i, c}) == in.v.at({1, i - 7, c}));
+  }
+}
+
+TEST_CASE("mixed attention with a bias, and linear attention apart, is the mixture of the three") {
+  const Context context;
+  const Inputs in(context);
+  const Tensor weights = random_tensor(context, {batch * length, 3}, 4);
+  const Tensor bias = random_tensor(context, {heads, 40}, 9);
+  const Inputs other = [&] {
+    Inputs x(context);
+    x.q = random_tensor(context, {batch, length, width}, 20);
+    x.k = random_tensor(context, {batch, length, width}, 21);
+    return x;
+  }();
+  std::vector<std::vector<Tensor>> results;
+  for (const bool fused_form : {true, false}) {
+    Tape tape(context);
+    const Variable w = tape.leaf(weights), q = tape.leaf(in.q), k = tape.leaf(in.k), v = tape.leaf(in.v),
+                   lq = tape.leaf(other.q), lk = tape.leaf(other.k), b = tape.leaf(bias);
+    const Shape rows{batch * length, width};
+    Variable y;
+    if (fused_form) {
+      y = ops::mixed_attention(w, q, k, v, heads, 40, 32, {lq, lk, b});
+    } else {
+      const std::vector<Variable> outputs{
+          ops::reshape(ops::full_attention(q, k, v, heads), rows),
+          ops::reshape(ops::linear_attention(lq, lk, v, heads, 32), rows),
+          ops::reshape(ops::local_attention(q, k, v, heads, 40, {}, b), rows)};
+      y = ops::reshape(ops::mix(w, outputs), {batch, length, width});
+    }
+    tape.backward(y, in.v);
+    auto& all = results.emplace_back();
+    all.push_back(y.value());
+    for (const Variable& x : {w, q, k, v, lq, lk, b}) all.push_back(tape.gradient(x));
+  }
+  CHECK(same_bits(results[0][0].span<float>(), results[1][0].span<float>()));
+  for (std::size_t i = 1; i < results[0].size(); ++i) {
+    CAPTURE(i);
+    const auto a = results[0][i].to_vector(), b = results[1][i].to_vector();
+    double worst = 0, largest = 0;
+    for (std::size_t j = 0; j < a.size(); ++j) {
+      largest = std::max(largest, std::abs(b[j]));
+      if (!(std::abs(a[j] - b[j]) <= worst)) worst = std::abs(a[j] - b[j]);
+    }
+    CHECK(worst < 3e-6 * largest);
+  }
+}
+
+TEST_CASE("rotary: lengths stay, scores depend on the distance, and far angles are exact") {
+  const Context context;
+  Tape tape(context, Tape::Mode::inference);
+  const Tensor q = random_tensor(context, {4, width}, 1), k = random_tensor(context, {4, width}, 2);
+  const auto turned = [&](const Tensor& x, std::vector<std::int32_t> positions) {
+    return ops::rotary(tape.constant(x), ops::RotaryAngles(context, positions, width / heads)).value();
+  };
+  const auto dot = [](const Tensor& a, const Tensor& b, std::int64_t row) {
+    double sum = 0;
+    for (std::int64_t c = 0; c < width; ++c) sum += a.at({row, c}) * b.at({row, c});
+    return sum;
+  };
+  const Tensor near_q = turned(q, {5, 9, 700, 33}), near_k = turned(k, {0, 9, 699, 1});
+  const Tensor far_q = turned(q, {60005, 60009, 60700, 60033}),
+               far_k = turned(k, {60000, 60009, 60699, 60001});
+  for (std::int64_t row = 0; row < 4; ++row) {
+    CHECK(dot(near_q, near_k, row) == doctest::Approx(dot(far_q, far_k, row)).epsilon(1e-5).scale(1));
+    CHECK(dot(near_q, near_q, row) == doctest::Approx(dot(q, q, row)).epsilon(1e-6));
+  }
+  CHECK(same_bits(turned(q, {0, 0, 0, 0}).span<float>(), q.span<float>()));
+  // 65535 * 10000^(-c/4) to the last place of a float
+  const ops::RotaryAngles angles(context, std::vector<std::int32_t>{65535}, 8);
+  for (std::int64_t pair = 0; pair < 4; ++pair) {
+    const long double at = 65535.0L * std::pow(10000.0L, -(long double)(pair) / 4.0L);
+    CHECK(angles.cosines.at({0, pair}) == doctest::Approx(double(std::cos(at))).epsilon(1e-7));
+    CHECK(angles.sines.at({0, pair}) == doctest::Approx(double(std::sin(at))).epsilon(1e-7));
+  }
+}
+
+TEST_CASE("rotary: a row's bits depend on its position alone, and bad arguments are refused") {
+  const Context context;
+  Tape tape(context, Tape::Mode::inference);
+  const Tensor x = random_tensor(context, {6, width}, 1);
+  const std::vector<std::int32_t> positions{0, 1, 2, 0, 1, 2}, rows{1, 5};
+  const ops::RotaryAngles angles(context, positions, width / heads);
+  const Tensor all = ops::rotary(tape.constant(x), angles).value();
+  const Tensor some = ops::rotary(ops::gather_rows(tape.constant(x), rows), angles.of_rows(rows)).value();
+  const Tensor alone = ops::rotary(ops::gather_rows(tape.constant(x), rows),
+                                   ops::RotaryAngles(context, std::vector<std::int32_t>{1, 2}, width / heads))
+                           .value();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto expected = all.span<float>().subspan(std::size_t(rows[i]) * width, width);
+    CHECK(same_bits(some.span<float>().subspan(i * width, width), expected));
+    CHECK(same_bits(alone.span<float>().subspan(i * width, width), expected));
+  }
+  CHECK_THROWS_AS(ops::RotaryAngles(context, positions, 3), ValueError);
+  CHECK_THROWS_AS(ops::RotaryAngles(context, positions, 0), ValueError);
+  CHECK_THROWS_AS(ops::RotaryAngles(context, std::vector<std::int32_t>{-1}, 4), ValueError);
+  CHECK_THROWS_AS(angles.of_rows(std::vector<std::int32_t>{6}), ValueError);
+  CHECK_THROWS_AS(ops::rotary(tape.constant(random_tensor(context, {5, width}, 1)), angles), ShapeError);
+  CHECK_THROWS_AS(ops::rotary(tape.constant(random_tensor(context, {6, 12}, 1)), angles), ShapeError);
+}
+
+TEST_CASE("mix_rows: exploring one other expert has the straight-through gradient in expectation") {
+  // Two tokens of three experts; every outcome of exploring is enumerated with its probability, in f64.
+  const Context context;
+  const double explore = 0.3, others = 2;
+  const Tensor weights = Tensor::from<double>(context, {2, 3}, std::vector<double>{.5, .3, .2, .1, .2, .7});
+  std::vector<Tensor> outputs;
+  for (std::uint32_t e = 0; e < 3; ++e)
+    outputs.push_back(random_tensor(context, {2, 4}, 30 + e).cast(context, DType::f64));
+  const Tensor dy = random_tensor(context, {2, 4}, 40).cast(context, DType::f64);
+  const std::vector<std::int32_t> chosen{0, 2};
+
+  Tape soft(context);
+  const Variable w = soft.leaf(weights);
+  std::vector<Variable> experts;
+  for (const Tensor& output : outputs) experts.push_back(soft.leaf(output));
+  const Variable expected = ops::mix(ops::one_hot_straight_through(w), experts);
+  soft.backward(expected, dy);
+
+  std::vector<double> mean(6);
+  double total = 0;
+  for (int first = 0; first < 3; ++first) {
+    for (int second = 0; second < 3; ++second) {  // shift of the explored expert; 0: none
+      const int shift[] = {first, second};
+      double probability = 1;
+      Tape tape(context);
+      const Variable leaf = tape.leaf(weights);
+      std::vector<ops::RoutedRows> parts;
+      std::vector<Variable> own;
+      for (std::int32_t t = 0; t < 2; ++t) {
+        const auto part = [&](std::int64_t e) {
+          return tape.leaf(outputs[std::size_t(e)].slice(0, t, t + 1));
+        };
+        own.push_back(part(chosen[std::size_t(t)]));
+        parts.push_back({chosen[std::size_t(t)], {t}, own.back(), 1, 1});
+        probability *= shift[t] == 0 ? 1 - explore : explore / others;
+        if (shift[t] == 0) continue;
+        const std::int64_t other = (chosen[std::size_t(t)] + shift[t]) % 3;
+        parts.push_back({other, {t}, part(other), 0, others / explore});
+      }
+      const Variable y = ops::mix_rows(leaf, parts);
+      CHECK(y.value().to_vector() == expected.value().to_vector());
+      tape.backward(y, dy);
+      const auto gradient = tape.gradient(leaf).to_vector();
+      for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += probability * gradient[i];
+      total += probability;
+      for (std::int32_t t = 0; t < 2; ++t) {  // the experts' own gradients are those of the one-hot
+        const Tensor of_all = soft.gradient(experts[std::size_t(chosen[std::size_t(t)])]).slice(0, t, t + 1);
+        CHECK(tape.gradient(own[std::size_t(t)]).to_vector() == of_all.to_vector());
+      }
+      for (const ops::RoutedRows& part : parts) {
+        if (part.weight != 0) continue;
+        for (const double value : tape.gradient(part.output).to_vector()) CHECK(value == 0);
+      }
+    }
+  }
+  CHECK(total == doctest::Approx(1).epsilon(1e-14));
+  const auto exact = soft.gradient(w).to_vector();
+  for (std::size_t i = 0; i < mean.size(); ++i) CHECK(mean[i] == doctest::Approx(exact[i]).epsilon(1e-12));
+}
+
+TEST_CASE("mix_rows refuses what it cannot do") {
+  const Context context;
+  Tape tape(context);
+  const Variable w = tape.leaf(Tensor::zeros(context, {3, 2})), x = tape.leaf(Tensor::zeros(context, {2, 4}));
+  const auto mix = [&](std::int64_t expert, std::vector<std::int32_t> rows) {
+    return ops::mix_rows(w, std::vector<ops::RoutedRows>{{expert, std::move(rows), x, 1, 1}});
+  };
+  CHECK(mix(1, {0, 2}).shape() == Shape({3, 4}));
+  CHECK_THROWS_AS(mix(2, {0, 2}), ValueError);
+  CHECK_THROWS_AS(mix(-1, {0, 2}), ValueError);
+  CHECK_THROWS_AS(mix(1, {0, 3}), ValueError);
+  CHECK_THROWS_AS(mix(1, {2, 2}), ValueError);
+  CHECK_THROWS_AS(mix(1, {0}), ShapeError);
+  CHECK_THROWS_AS(ops::mix_rows(w, {}), ValueError);
 }

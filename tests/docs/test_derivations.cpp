@@ -351,6 +351,48 @@ void check_implicit_dirichlet(const Context&, Worked& page) {
   page.expect("db", db);
 }
 
+// --- positions.md ------------------------------------------------------------------------------------------
+
+void check_rotary(const Context& context, Worked& page) {
+  Tape tape(context);
+  const std::vector<std::int32_t> position{std::int32_t(page.input("p").front())};
+  const ops::RotaryAngles angles(context, position, 4, DType::f64);
+  const Variable x = tape.leaf(page.tensor(context, "x", {1, 4}));
+  const Variable y = ops::rotary(x, angles);
+  tape.backward(y, page.tensor(context, "dy", {1, 4}));
+  page.expect("y", y.value());
+  page.expect("dx", tape.gradient(x));
+  Values turned;
+  for (std::int64_t pair = 0; pair < 2; ++pair)
+    turned.push_back(std::atan2(angles.sines.at({0, pair}), angles.cosines.at({0, pair})));
+  page.expect("angles", turned);
+
+  Values scores;
+  const std::int32_t pairs[][2] = {{3, 0}, {5, 2}, {60005, 60002}};
+  for (const auto& at : pairs) {
+    Tape inference(context, Tape::Mode::inference);
+    const auto turn = [&](const Values& values, std::int32_t place) {
+      const std::vector<std::int32_t> places{place};
+      return ops::rotary(inference.constant(row_of(context, values)),
+                         ops::RotaryAngles(context, places, 2, DType::f64));
+    };
+    scores.push_back(ops::sum(ops::multiply(turn({1, 0.5}, at[0]), turn({-1, 2}, at[1]))).value().item());
+  }
+  page.expect("scores", scores);
+}
+
+void check_window_bias(const Context& context, Worked& page) {
+  Tape tape(context);
+  const Shape shape{1, 3, 1};
+  const Variable bias = tape.leaf(page.tensor(context, "bias", {1, 2}));
+  const Variable o = ops::local_attention(tape.constant(page.tensor(context, "q", shape)),
+                                          tape.constant(page.tensor(context, "k", shape)),
+                                          tape.constant(page.tensor(context, "v", shape)), 1, 2, {}, bias);
+  tape.backward(o, page.tensor(context, "do", shape));
+  page.expect("o", o.value());
+  page.expect("dbias", tape.gradient(bias));
+}
+
 // --- straight-through.md -----------------------------------------------------------------------------------
 
 void check_straight_through(const Context& context, Worked& page) {
@@ -469,10 +511,12 @@ const std::map<std::string, void (*)(const Context&, Worked&)> checks = {
     {"linear-attention", check_linear_attention},
     {"null-row", check_null_row},
     {"online-softmax", check_online_softmax},
+    {"rotary", check_rotary},
     {"sliding-window", check_sliding_window},
     {"softmax-attention", check_softmax_attention},
     {"straight-through", check_straight_through},
     {"trade", check_trade},
+    {"window-bias", check_window_bias},
 };
 
 }  // namespace

@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "dirigo/meta_attention/evaluation.hpp"
 #include "dirigo/meta_attention/objective.hpp"
@@ -31,6 +33,25 @@ Config small_config(Projections projections, RouterKind kind = RouterKind::bayes
   if (kind != RouterKind::bayes) c.objective.w_kl.value = 0;
   resolve(c);
   return c;
+}
+
+Config with_positions(Config c, Positions positions) {
+  c.model.positions = positions;
+  resolve(c);
+  return c;
+}
+
+constexpr Positions all_positions[] = {Positions::learned, Positions::rotary, Positions::window_bias};
+
+// Both kinds of projections with every kind of positions.
+std::vector<Config> variants() {
+  std::vector<Config> configs;
+  for (const auto projections : {Projections::shared, Projections::per_expert}) {
+    for (const auto positions : all_positions) {
+      configs.push_back(with_positions(small_config(projections), positions));
+    }
+  }
+  return configs;
 }
 
 // Weights far from their small initial values, so that routing differs from token to token.
@@ -91,14 +112,17 @@ std::vector<ForwardOptions> all_modes() {
 
 TEST_CASE("causality: what follows a position changes nothing at or before it, bitwise") {
   const Context context({.threads = 2});
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    LanguageModel model(context, small_config(projections), vocabulary, 3);
+  for (const Config& config : variants()) {
+    CAPTURE(int(config.model.positions));
+    LanguageModel model(context, config, vocabulary, 3);
     stir(model, 5);
     auto modes = all_modes();
     ForwardOptions training;
     training.training = true;
     modes.push_back(training);
     training.straight_through = true;
+    modes.push_back(training);
+    training.hard_routed = true;
     modes.push_back(training);
     for (std::size_t mode = 0; mode < modes.size(); ++mode) {
       CAPTURE(mode);
@@ -128,8 +152,9 @@ TEST_CASE("causality: what follows a position changes nothing at or before it, b
 
 TEST_CASE("appending text changes nothing before it, bitwise") {
   const Context context({.threads = 2});
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    LanguageModel model(context, small_config(projections), vocabulary, 3);
+  for (const Config& config : variants()) {
+    CAPTURE(int(config.model.positions));
+    LanguageModel model(context, config, vocabulary, 3);
     stir(model, 5);
     for (const ForwardOptions& options : all_modes()) {
       const auto text = tokens(48, 2);
@@ -145,8 +170,9 @@ TEST_CASE("appending text changes nothing before it, bitwise") {
 
 TEST_CASE("row rule: a sequence's bits do not depend on the batch it is in") {
   const Context context({.threads = 2});
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    LanguageModel model(context, small_config(projections), vocabulary, 3);
+  for (const Config& config : variants()) {
+    CAPTURE(int(config.model.positions));
+    LanguageModel model(context, config, vocabulary, 3);
     stir(model, 5);
     for (const ForwardOptions& options : all_modes()) {
       const std::int64_t length = 37, batch = 5;
@@ -195,8 +221,8 @@ TEST_CASE("training: a part of a batch computes, drops and draws what it does wi
 
 TEST_CASE("row rule: a routed token's output equals that of the expert computed for every token") {
   const Context context({.threads = 2});
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Config config = small_config(projections);
+  int mixed = 0;
+  for (Config config : variants()) {
     config.model.layers = 1;  // with more layers the residual stream itself would differ
     LanguageModel model(context, config, vocabulary, 3);
     stir(model, 6);
@@ -217,8 +243,9 @@ TEST_CASE("row rule: a routed token's output equals that of the expert computed 
       }
     }
     CHECK(seen[0] + seen[1] + seen[2] == 80);
-    CHECK((seen[0] > 0) + (seen[1] > 0) + (seen[2] > 0) >= 2);
+    mixed += (seen[0] > 0) + (seen[1] > 0) + (seen[2] > 0) >= 2;
   }
+  CHECK(mixed >= 4);  // of the six
 }
 
 TEST_CASE("gated routing runs certain tokens hard and the others soft") {
@@ -251,17 +278,23 @@ TEST_CASE("gated routing runs certain tokens hard and the others soft") {
 }
 
 TEST_CASE("results do not depend on the number of threads") {
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
+  std::vector<std::pair<Config, bool>> trainings;  // and whether hard-routed
+  for (const Config& config : variants()) {
+    trainings.emplace_back(config, false);
+    trainings.emplace_back(config, true);
+  }
+  for (const auto& training : trainings) {
+    const Config& config = training.first;
     std::vector<std::vector<float>> gradients;
     for (const int threads : {1, 2, 3}) {
       const Context context({.threads = threads});
-      const Config config = small_config(projections);
       LanguageModel model(context, config, vocabulary, 3);
       stir(model, 5);
       const auto text = tokens(8 * 40, 9), targets = tokens(8 * 40, 10);
       Tape tape(context);
       ForwardOptions options;
       options.training = true;
+      options.hard_routed = training.second;
       const Forward forward = model(tape, text, 8, 40, options);
       const Loss loss = objective(model, forward, targets, config.objective, 0.1);
       tape.backward(loss.total);
@@ -284,8 +317,12 @@ TEST_CASE("the gradient of the whole objective equals finite differences, parame
   const Context context({.threads = 1});
   for (const auto kind :
        {RouterKind::bayes, RouterKind::softmax, RouterKind::prior_mixture, RouterKind::static_expert}) {
-    for (const auto projections : {Projections::shared, Projections::per_expert}) {
-      Config config = small_config(projections, kind);
+    for (const Config& variant : variants()) {
+      Config config =
+          with_positions(small_config(variant.attention.projections, kind), variant.model.positions);
+      if (kind == RouterKind::static_expert && variant.model.positions == Positions::window_bias) {
+        config.router.expert = ExpertKind::local;
+      }
       config.model.d_model = 8;
       config.router.hidden = 4;
       config.model.max_len = 10;
@@ -295,7 +332,8 @@ TEST_CASE("the gradient of the whole objective equals finite differences, parame
       if (kind == RouterKind::softmax) {
         config.objective.cost_lambda = 0.3;
         config.objective.entropy_bonus = 0.2;
-        config.objective.load_balance = 0.1;
+        // It jumps where a choice flips; with learned positions none is about to.
+        if (variant.model.positions == Positions::learned) config.objective.load_balance = 0.1;
       }
       LanguageModel model(context, config, vocabulary, 3, DType::f64);
       stir(model, 5);
@@ -536,6 +574,269 @@ TEST_CASE("parameter names are those of the interface") {
     CHECK_MESSAGE(has(name), name);
   }
   CHECK(double(own.parameter_count()) == parameter_count(own.config(), vocabulary));
+}
+
+TEST_CASE("positions: which parameters a model has") {
+  const Context context({.threads = 1});
+  for (const Config& config : variants()) {
+    for (const ExpertKind expert : {ExpertKind::full, ExpertKind::local}) {
+      for (const RouterKind kind : {RouterKind::bayes, RouterKind::static_expert}) {
+        Config each =
+            with_positions(small_config(config.attention.projections, kind), config.model.positions);
+        each.router.expert = expert;
+        LanguageModel model(context, each, vocabulary, 3);
+        int embeddings = 0, biases = 0;
+        for (const auto& named : model.parameters()) {
+          embeddings += named.name == "pos.weight";
+          if (named.name.find("window_bias") == std::string::npos) continue;
+          ++biases;
+          CHECK(named.name.find(".attn.window_bias") != std::string::npos);
+          CHECK(named.parameter->value.shape() == Shape({2, 5}));  // heads, window
+          for (const double value : named.parameter->value.to_vector()) CHECK(value == 0);
+        }
+        CHECK(embeddings == (each.model.positions == Positions::learned ? 1 : 0));
+        const bool local = kind == RouterKind::bayes || expert == ExpertKind::local;
+        CHECK(biases == (each.model.positions == Positions::window_bias && local ? 2 : 0));
+        CHECK(double(model.parameter_count()) == parameter_count(each, vocabulary));
+      }
+    }
+  }
+}
+
+TEST_CASE(
+    "positions: without learned ones a model takes longer text than max_len, and nothing before changes") {
+  const Context context({.threads = 2});
+  for (const Config& config : variants()) {
+    CAPTURE(int(config.model.positions));
+    LanguageModel model(context, config, vocabulary, 3);
+    stir(model, 5);
+    const auto text = tokens(4 * 48, 2);
+    ForwardOptions hard;
+    hard.routing = RoutingMode::hard;
+    if (config.model.positions == Positions::learned) {
+      CHECK(longest_text(config) == 48);
+      CHECK_THROWS_AS(run(context, model, text, 1, hard), ValueError);
+      continue;
+    }
+    const Outputs whole = run(context, model, text, 1, hard);
+    for (const std::size_t n : {1, 47, 48, 49, 100}) {
+      const Outputs part = run(context, model, std::span(text).first(n), 1, hard);
+      CHECK(same_bits(whole.logits.data(), part.logits.data(), n * vocabulary));
+      CHECK(same_bits(whole.means[1].data(), part.means[1].data(), n * expert_count));
+    }
+    for (const float logit : whole.logits) CHECK(std::isfinite(logit));
+  }
+}
+
+TEST_CASE("positions: each expert alone sees what it should of order and distance") {
+  // Tokens b a a a a ... a: what an expert gives for the last a depends on where b is, or only on how many.
+  const Context context({.threads = 1});
+  for (const auto positions : {Positions::rotary, Positions::window_bias}) {
+    for (int k = 0; k < expert_count; ++k) {
+      CAPTURE(int(positions));
+      CAPTURE(k);
+      Config config = small_config(Projections::shared, RouterKind::static_expert);
+      config.model.layers = 1;
+      config.router.expert = ExpertKind(k);
+      LanguageModel model(context, with_positions(config, positions), vocabulary, 3);
+      stir(model, 5);
+      const auto last = [&](std::size_t length, std::size_t place) {
+        std::vector<std::int32_t> text(length, 2);
+        text[place] = 7;
+        const Outputs out = run(context, model, text, 1, {});
+        return std::vector<float>(out.logits.end() - vocabulary, out.logits.end());
+      };
+      const auto worst = [&](const std::vector<float>& a, const std::vector<float>& b) {
+        double difference = 0;
+        for (std::size_t i = 0; i < a.size(); ++i)
+          difference = std::max(difference, double(std::abs(a[i] - b[i])));
+        return difference;
+      };
+      const bool distance_counts = ExpertKind(k) == ExpertKind::local ||
+                                   (positions == Positions::rotary && ExpertKind(k) == ExpertKind::full);
+      const double moved = worst(last(10, 8), last(10, 6));  // both within the window of 5
+      if (distance_counts) {
+        CHECK(moved > 1e-3);
+      } else {
+        CHECK(moved < 1e-5);
+      }
+      // The same distance in the same window, elsewhere in the text.
+      if (ExpertKind(k) == ExpertKind::local) CHECK(worst(last(10, 8), last(30, 28)) < 1e-5);
+      if (ExpertKind(k) == ExpertKind::local) CHECK(worst(last(10, 4), last(10, 3)) == 0);  // outside
+    }
+  }
+}
+
+TEST_CASE("positions: the router's feature does not depend on the length, and goes on beyond max_len") {
+  const Context context({.threads = 1});
+  for (const auto positions : all_positions) {
+    Config config = with_positions(small_config(Projections::shared), positions);
+    config.model.layers = 1;
+    LanguageModel model(context, config, vocabulary, 3);
+    // All weights zero but one of the controller, on the position: h = W2 gelu(position).
+    for (const auto& named : model.parameters()) {
+      if (named.name.rfind("ln", 0) == 0 || named.name.find("norm") != std::string::npos) continue;
+      named.parameter->value.fill(0);
+      if (named.name == "blocks.0.controller.fc1.weight") named.parameter->value.span<float>()[17] = 1;
+      if (named.name == "blocks.0.controller.fc2.weight") named.parameter->value.span<float>()[0] = 1;
+    }
+    const std::int64_t length = positions == Positions::learned ? 48 : 200;
+    const Outputs out = run(context, model, tokens(length, 1), 1, {});
+    for (std::int64_t t = 0; t < length; ++t) {
+      const double feature =
+          positions == Positions::learned ? double(t) / 48 : std::log1p(double(t)) / std::log1p(48.0);
+      const double h = feature * 0.5 * (1 + std::erf(feature / std::sqrt(2.0)));
+      const double own = 0.01 + std::log1p(std::exp(h)), other = 0.01 + std::log(2.0);
+      CHECK(out.means[0][std::size_t(t * 3)] == doctest::Approx(own / (own + 2 * other)).epsilon(1e-5));
+    }
+  }
+}
+
+namespace {
+
+// Gradients by name of one training pass, and what the pass gave.
+struct Training {
+  std::map<std::string, std::vector<double>> gradients;
+  std::vector<double> logits;
+  std::array<std::int64_t, expert_count> tokens_per_expert{};
+  double attention_flops = 0;
+};
+
+Training train_once(const Context& context, LanguageModel& model, const ForwardOptions& options,
+                    std::int64_t batch, std::int64_t length) {
+  const auto text = tokens(batch * length, 9), targets = tokens(batch * length, 10);
+  for (const auto& named : model.parameters()) named.parameter->gradient = Tensor();
+  const double before = double(context.flops().attention.load());
+  Tape tape(context);
+  const Forward forward = model(tape, text, batch, length, options);
+  const Loss loss = objective(model, forward, targets, model.config().objective, 0.1);
+  Training result;
+  result.logits = forward.logits.value().to_vector();
+  result.tokens_per_expert = forward.layers[0].tokens_per_expert;
+  tape.backward(loss.total);
+  result.attention_flops = double(context.flops().attention.load()) - before;
+  for (const auto& named : model.parameters()) {
+    if (named.parameter->gradient.defined())
+      result.gradients[named.name] = named.parameter->gradient.to_vector();
+  }
+  return result;
+}
+
+double worst_relative(const std::vector<double>& a, const std::vector<double>& b) {
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    worst = std::max(worst, std::abs(a[i] - b[i]));
+    largest = std::max(largest, std::abs(b[i]));
+  }
+  return worst / largest;
+}
+
+}  // namespace
+
+TEST_CASE("hard-routed training gives what dense straight-through gives, and runs less") {
+  const Context context({.threads = 2});
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Config config = variant;
+    config.model.layers = 1;
+    config.train.explore = 0.2;
+    LanguageModel model(context, config, vocabulary, 3, DType::f64);
+    stir(model, 6);
+    ForwardOptions dense;
+    dense.training = dense.straight_through = true;
+    ForwardOptions routed = dense;
+    routed.hard_routed = true;
+    const Training a = train_once(context, model, dense, 2, 40),
+                   b = train_once(context, model, routed, 2, 40);
+    CHECK(a.logits == b.logits);
+    CHECK(b.attention_flops < a.attention_flops);
+    std::int64_t run = 0;
+    for (const std::int64_t count : b.tokens_per_expert) run += count;
+    CHECK(run > 80);  // every token once, and some twice
+    CHECK(run < 110);
+    int compared = 0;
+    for (const auto& entry : b.gradients) {
+      CAPTURE(entry.first);
+      // What the router's gradient reaches differs by the sampling; the rest does not.
+      const bool routing = entry.first.find("controller") != std::string::npos ||
+                           entry.first.find("ln1") != std::string::npos || entry.first == "embed.weight" ||
+                           entry.first == "pos.weight";
+      if (routing) continue;
+      CHECK(worst_relative(entry.second, a.gradients.at(entry.first)) < 1e-10);
+      ++compared;
+    }
+    CHECK(compared >= 8);
+    CHECK(worst_relative(b.gradients.at("blocks.0.controller.fc2.bias"),
+                         a.gradients.at("blocks.0.controller.fc2.bias")) > 1e-6);
+  }
+}
+
+TEST_CASE("hard-routed training: the router's gradient is that of dense straight-through in expectation") {
+  const Context context({.threads = 1});
+  for (const auto projections : {Projections::shared, Projections::per_expert}) {
+    Config config = small_config(projections);
+    config.model.layers = 2;
+    config.train.sampling = Sampling::mean;  // the seed then moves nothing but the exploration
+    config.train.dropout = 0;
+    config.train.explore = 0.5;
+    LanguageModel model(context, config, vocabulary, 3, DType::f64);
+    stir(model, 6);
+    ForwardOptions options;
+    options.training = options.straight_through = true;
+    const Training dense = train_once(context, model, options, 1, 6);
+    options.hard_routed = true;
+    const int draws = 3000;
+    std::map<std::string, std::vector<double>> sums, squares;
+    for (int draw = 0; draw < draws; ++draw) {
+      options.seed = std::uint64_t(draw);
+      for (const auto& entry : train_once(context, model, options, 1, 6).gradients) {
+        auto &sum = sums[entry.first], &square = squares[entry.first];
+        sum.resize(entry.second.size());
+        square.resize(entry.second.size());
+        for (std::size_t i = 0; i < sum.size(); ++i) {
+          sum[i] += entry.second[i];
+          square[i] += entry.second[i] * entry.second[i];
+        }
+      }
+    }
+    int varied = 0;
+    for (const auto& entry : dense.gradients) {
+      CAPTURE(entry.first);
+      sums[entry.first].resize(entry.second.size());  // an expert that is never chosen has no gradient
+      squares[entry.first].resize(entry.second.size());
+      for (std::size_t i = 0; i < entry.second.size(); ++i) {
+        const double mean = sums[entry.first][i] / draws;
+        const double variance = std::max(0.0, squares[entry.first][i] / draws - mean * mean);
+        const double error = std::sqrt(variance / draws);
+        varied += error > 1e-9;
+        CHECK(std::abs(mean - entry.second[i]) <= 5.5 * error + 1e-9);
+      }
+    }
+    CHECK(varied > 100);
+  }
+}
+
+TEST_CASE("hard-routed training: exploration is keyed by step, layer and token") {
+  const Context context({.threads = 1});
+  Config config = small_config(Projections::shared);
+  config.train.sampling = Sampling::mean;
+  LanguageModel model(context, config, vocabulary, 3, DType::f64);
+  stir(model, 6);
+  ForwardOptions options;
+  options.training = options.hard_routed = true;
+  options.step = 4;
+  const auto bias = [&] {
+    return train_once(context, model, options, 2, 40).gradients.at("blocks.1.controller.fc2.bias");
+  };
+  const auto first = bias();
+  CHECK(bias() == first);
+  options.step = 5;
+  CHECK(bias() != first);
+  config.train.explore = 1;  // always one other
+  LanguageModel always(context, config, vocabulary, 3, DType::f64);
+  std::int64_t run = 0;
+  for (const std::int64_t count : train_once(context, always, options, 2, 40).tokens_per_expert) run += count;
+  CHECK(run == 160);
 }
 
 TEST_CASE("initial deviations are those of the configuration") {

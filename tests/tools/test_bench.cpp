@@ -241,6 +241,44 @@ TEST_CASE("bench route: a layer has its projections, a run its own routes") {
   check_ratios(own, model);
 }
 
+TEST_CASE("bench cost-model: a file that train takes, and whose costs a run keeps when it is gone") {
+  const RunDirectory directory;
+  const json rows =
+      rows_of(directory, "cost-model --rounds 1 --threads 1 --seq-len 48 -o costs.json" + small);
+  CHECK(rows.size() == 1 + 3);
+  const json file = json::parse(read_file(directory / "costs.json"));
+  CHECK(file["seq_len"] == 48);
+  CHECK(file["threads"] == 1);
+  CHECK(file["isa"] == rows[0]["isa"]);
+  CHECK(file["attention"]["d_model"] == 16);
+  double most = 0;
+  for (const char* name : {"full", "linear", "local"}) {
+    const json row = named(rows, name);
+    CHECK(row["length"] == 48);
+    CHECK(row["cost"].get<double>() == doctest::Approx(file["costs"][name].get<double>()));
+    CHECK(row["microseconds_per_token"].get<double>() ==
+          doctest::Approx(1000 * row["median_ms"].get<double>() / 48));
+    CHECK(file["microseconds_per_token"][name] == row["microseconds_per_token"]);
+    most = std::max(most, row["cost"].get<double>());
+  }
+  CHECK(file["costs"]["full"] == 1);
+
+  const auto train = directory.command("train --preset tiny --corpus text --steps 4 --out costed" + small +
+                                       " --set router.cost_model=costs.json");
+  CAPTURE(train.err);
+  REQUIRE(train.code == 0);
+  fs::remove(directory / "costs.json");
+  const json config = json::parse(read_file(directory / "costed/config.json"))["config"]["router"];
+  CHECK(config["cost_model"] == "measured");
+  for (std::size_t k = 0; k < 3; ++k) {
+    const char* names[] = {"full", "linear", "local"};
+    CHECK(config["costs"][k].get<double>() == doctest::Approx(file["costs"][names[k]].get<double>() / most));
+  }
+  CHECK(directory.command("eval costed --windows 2").code == 0);
+  CHECK(directory.command("info costed").code == 0);
+  CHECK(directory.command("train --resume costed").code == 0);
+}
+
 TEST_CASE("bench step: the profile adds up, and the trace holds the same events") {
   const RunDirectory directory;
   const json rows =
@@ -370,6 +408,10 @@ TEST_CASE("bench: unusable arguments are one line") {
   CHECK(directory.refusal_fault("bench route --run run --lengths 999", "max_len") == "");
   CHECK(directory.refusal_fault("bench step --preset tinny", "'tiny'") == "");
   CHECK(directory.refusal_fault("bench step --set lr", "KEY=VALUE") == "");
+  CHECK(directory.refusal_fault("bench cost-model", "-o") == "");
+  CHECK(directory.refusal_fault("bench cost-model -o c.json --seq-len 0", "--seq-len") == "");
+  CHECK(directory.refusal_fault("bench cost-model -o missing/c.json --rounds 1", "missing/c.json") == "");
+  CHECK(directory.refusal_fault("bench step --seq-len 3", "--seq-len") == "");
   CHECK(directory.refusal_fault("bench step --trace missing/t.json --steps 1" + small, "missing/t.json") ==
         "");
 }

@@ -105,6 +105,10 @@ TEST_CASE("command: unusable arguments of train") {
   check_refused(directory, good + "--set train.seq_len=32 --set model.max_len=16", "max_len");
   check_refused(directory, good + "--set 'router.costs=[1,0.2,1.5]'", "router.costs");
   check_refused(directory, good + "--set router.eps=0", "router.eps");
+  check_refused(directory, good + "--set router.cost_model=short", "short content: expected a JSON object");
+  check_refused(directory, good + "--set router.cost_model=missing.json", "cost-model");
+  check_refused(directory, good + "--set model.positions=rotari", "'rotary'");
+  check_refused(directory, good + "--set train.explore=0", "train.explore");
   check_refused(directory, good + "--set objective.w_kl=-0.1", "objective.w_kl");
   check_refused(directory, good + "--set model.d_model=65536 --set model.layers=1000", "memory");
   check_refused(directory, good + "--steps many", "train.steps");

@@ -1,5 +1,6 @@
 // dirigo eval: what it measures, how it labels it, and what it refuses.
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
@@ -105,12 +106,39 @@ TEST_CASE("eval: the table names an evidence lower bound only where training max
   CHECK(evaluation_table(evaluation, subject, meta::preset("paper")).find(words) == std::string::npos);
 }
 
+TEST_CASE("eval: beyond max_len with positions that go on, an error with learned ones") {
+  const RunDirectory directory;
+  for (const char* positions : {"rotary", "window_bias"}) {
+    CAPTURE(positions);
+    meta::Config config = small_config(directory / "text");
+    meta::set_field(config, "model.positions", positions);
+    meta::resolve(config);
+    write_run(directory / positions, config);
+    for (const char* routing : {"soft", "hard"}) {
+      const auto result =
+          directory.command(fmt::format("eval {} --seq-len 64 --routing {} --json", positions, routing));
+      CAPTURE(result.err);
+      REQUIRE(result.code == 0);
+      const auto evaluation = nlohmann::json::parse(result.out);
+      CHECK(evaluation["seq_len"] == 64);
+      CHECK(evaluation["nll"].get<double>() > 0);
+    }
+    CHECK(directory.command(fmt::format("eval {} --seq-len 64 --windows 1 --deltas", positions)).code == 0);
+    CHECK(directory.command(fmt::format("score {} --text text --out {}.jsonl", positions, positions)).code ==
+          0);
+    CHECK(directory.command(fmt::format("sample {} --tokens 30", positions)).code == 0);
+  }
+  CHECK(directory.refusal_fault("eval run --seq-len 64",
+                                "1 to the model's max_len = 16, beyond which learned positions do not reach, "
+                                "got 64") == "");
+}
+
 TEST_CASE("eval: unusable input is one line and makes no file") {
   const RunDirectory directory;
   const auto fault = [&](const std::string& arguments, const std::string& words) {
     return directory.refusal_fault("eval " + arguments, words);
   };
-  CHECK(fault("run --seq-len 17", "max_len = 16, got 17") == "");
+  CHECK(fault("run --seq-len 17", "max_len = 16, beyond which learned positions do not reach, got 17") == "");
   CHECK(fault("run --seq-len 0", "--seq-len") == "");
   CHECK(fault("run --routing sofft", "'soft'") == "");
   CHECK(fault("run --gate mii", "'mi'") == "");

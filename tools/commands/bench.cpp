@@ -22,6 +22,7 @@ struct BenchArguments {
   DecodeBench decode;
   RouteBench route;
   std::string run;
+  CostModelBench cost_model;
   std::optional<std::string> isa;
   std::optional<int> rounds;
   int threads = 0, steps = 20;
@@ -37,7 +38,8 @@ void check_at_least_one(const char* what, std::int64_t value) {
 }
 
 void check(const BenchArguments& a) {
-  const std::vector<std::string> names{"gemm", "kernels", "attention", "step", "route", "decode"};
+  const std::vector<std::string> names{"gemm",  "kernels", "attention", "step",
+                                       "route", "decode",  "cost-model"};
   if (std::find(names.begin(), names.end(), a.name) == names.end()) {
     throw ValueError(fmt::format("[bench] name: expected one of {}, got '{}'{}", fmt::join(names, ", "),
                                  a.name, did_you_mean(a.name, names)));
@@ -58,6 +60,9 @@ void check(const BenchArguments& a) {
   check_at_least_one("--width", a.route.width);
   check_at_least_one("--heads", a.route.heads);
   check_at_least_one("--window", a.route.window);
+  check_at_least_one("--seq-len", a.cost_model.seq_len);
+  if (a.name == "cost-model" && a.cost_model.output.empty())
+    throw ValueError("[bench] -o: expected a file for the cost model, got none");
   for (const std::int64_t length : a.lengths) check_at_least_one("--lengths", length);
 }
 
@@ -74,6 +79,12 @@ BenchReport timed(const BenchArguments& a) {
   if (a.name == "gemm") return bench_gemm(context, sampling);
   if (a.name == "kernels") return bench_kernels(context, sampling);
   if (a.name == "step") return bench_step(context, a.step, sampling);
+  if (a.name == "cost-model") {
+    CostModelBench bench = a.cost_model;
+    bench.preset = a.step.preset;
+    bench.settings = a.step.settings;
+    return bench_cost_model(context, bench, sampling);
+  }
   if (a.name == "decode") {
     DecodeBench decode = a.decode;
     decode.run = a.run;
@@ -119,7 +130,8 @@ void add_bench(CLI::App& app, Run& run) {
           "gemm (matrix products, beside Eigen's), kernels (all other inner loops, one thread),\n"
           "attention (the experts' cores, forward and backward), step (a training step on random tokens),\n"
           "route (a routed attention layer by length and routing, against all tokens at full),\n"
-          "decode (a session's tokens one by one, at contexts of several lengths)")
+          "decode (a session's tokens one by one, at contexts of several lengths),\n"
+          "cost-model (a layer's attention with each expert, for router.cost_model)")
       ->required();
   const auto only = [&](const CLI::Option* option, std::vector<std::string> benches) {
     a.only_for[option] = std::move(benches);
@@ -127,9 +139,9 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_option("--isa", a.isa, "instruction set (default: the fastest)");
   only(command->add_option("--threads", a.threads, "0: as many as this process may use")
            ->capture_default_str(),
-       {"gemm", "attention", "step", "route", "decode"});
+       {"gemm", "attention", "step", "route", "decode", "cost-model"});
   only(command->add_option("--rounds", a.rounds, "samples of each row (default: 15, route: 5)"),
-       {"gemm", "kernels", "attention", "route", "decode"});
+       {"gemm", "kernels", "attention", "route", "decode", "cost-model"});
   only(
       command
           ->add_option("--lengths", a.lengths,
@@ -151,16 +163,19 @@ void add_bench(CLI::App& app, Run& run) {
            "a trained run. route: its model too, with its own routes, on its held-out text, at "
            "the lengths it allows; decode: its model instead of a preset's, routed hard too"),
        {"route", "decode"});
-  const std::vector<std::string> step{"step"}, model{"step", "decode"}, decode{"decode"};
+  const std::vector<std::string> step{"step"}, model{"step", "decode", "cost-model"},
+      cost_model{"cost-model"}, decode{"decode"};
   only(command->add_option("--preset", a.step.preset, "configuration to time")->capture_default_str(), model);
   only(command->add_option("--set", a.step.settings, "KEY=VALUE: set a field (repeatable)")
            ->expected(1)
            ->take_all(),
        model);
+  only(command->add_option("--seq-len", a.cost_model.seq_len, "T")->capture_default_str(), cost_model);
+  only(command->add_option("-o,--out", a.cost_model.output, "file of the cost model (replaced)"), cost_model);
   only(command->add_option("--steps", a.steps, "steps to time, after a warm-up")->capture_default_str(),
        step);
   only(command->add_option("--vocabulary", a.step.vocabulary, "number of tokens")->capture_default_str(),
-       model);
+       {"step", "decode"});
   only(command->add_flag("--profile", a.step.profile, "where a step's time goes, by operation"), step);
   only(command->add_option("--trace", a.step.trace,
                            "write the timed steps' operations to a file that ui.perfetto.dev shows"),

@@ -38,9 +38,14 @@ std::string differences(const Arguments& a) {
 
 std::int64_t window_length(const Arguments& a, const meta::Config& config) {
   const std::int64_t length = a.seq_len.value_or(config.train.seq_len);
-  if (length < 1 || length > config.model.max_len) {
-    throw ValueError(fmt::format("[eval] --seq-len: expected 1 to the model's max_len = {}, got {}",
-                                 config.model.max_len, length));
+  const std::int64_t longest = meta::longest_text(config);
+  if (length < 1 || length > longest) {
+    throw ValueError(
+        config.model.positions == meta::Positions::learned
+            ? fmt::format("[eval] --seq-len: expected 1 to the model's max_len = {}, beyond which "
+                          "learned positions do not reach, got {}",
+                          longest, length)
+            : fmt::format("[eval] --seq-len: expected 1 to {}, got {}", longest, length));
   }
   return length;
 }

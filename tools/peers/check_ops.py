@@ -186,6 +186,20 @@ def mix(x, o, drawn):
     return sum(x[0][:, k : k + 1] * expert for k, expert in enumerate(x[1:]))
 
 
+@op("mix_rows", [(4, 3), (2, 5), (2, 5)],
+    ([(5, 3), (4, 2), (1, 2), (3, 2)], {"experts": [0, 1, 2], "rows": [4, 0, 1, 3, 2, 2, 0, 3],
+                                        "factors": [1, 1, 0], "importances": [1, 1, 4]}))
+def mix_rows(x, o, drawn):
+    o = {"experts": [0, 2], "rows": [0, 3, 1, 2], "factors": [1, 1], "importances": [1, 1], **o}
+    w, *outputs = x
+    y = torch.zeros(w.shape[0], outputs[0].shape[1])
+    rows = torch.tensor(o["rows"]).split([len(e) for e in outputs])
+    for r, expert, e, factor, importance in zip(rows, o["experts"], outputs, o["factors"], o["importances"]):
+        column = w[r, expert, None]
+        y = y.index_add(0, r, factor * e + importance * (column - column.detach()) * e.detach())
+    return y
+
+
 # --- categorical and Dirichlet ------------------------------------------------------------------------------------
 @op("one_hot_straight_through", uniform(0, 1, (5, 3)),
     ([np.array([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.3, 0.3, 0.3]])], {"costs": [1, 0.15, 0.3]}),
@@ -301,11 +315,27 @@ def full_attention(x, o, drawn):
 
 
 @op("local_attention", *attention_cases(window=3), ([(1, 6, 4)] * 3, {"heads": 1, "window": 1}),
-    ([(1, 6, 4)] * 3, {"heads": 2, "window": 9}))
+    ([(1, 6, 4)] * 3, {"heads": 2, "window": 9}), ([(2, 37, 4)] * 3 + [(2, 6)], {"heads": 2, "window": 6}),
+    ([(2, 5, 4)] * 3 + [(2, 9)], {"heads": 2, "window": 9}))
 def local_attention(x, o, drawn):
-    q, k, v = heads_of(x, o)
+    q, k, v = heads_of(x[:3], o)
     distance = lag(q.shape[-2])
-    return joined(F.scaled_dot_product_attention(q, k, v, attn_mask=(distance >= 0) & (distance < o["window"])))
+    mask = torch.where((distance >= 0) & (distance < o["window"]), 0.0, -torch.inf)
+    if len(x) > 3:
+        mask = mask + x[3][:, distance.clamp(0, o["window"] - 1)]
+    return joined(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
+@op("rotary", ([(4, 2)], {}), ([(3, 12)], {"head_dim": 4, "positions": [7, 0, 65536]}),
+    ([(2, 3, 8)], {"head_dim": 8, "positions": [0, 1, 2, 0, 1, 2]}), ([(0, 4)], {"head_dim": 4, "positions": []}))
+def rotary(x, o, drawn):
+    o = {"head_dim": 2, "positions": [0, 1, 2, 3], **o}
+    half = o["head_dim"] // 2
+    angle = torch.tensor(o["positions"]).double()[:, None] * 10000 ** -(torch.arange(half) / half)  # (N, d/2)
+    a, b = x[0].reshape(len(o["positions"]), x[0].shape[-1] // o["head_dim"], 2, half).unbind(2)
+    turn = torch.polar(torch.ones_like(angle), angle)[:, None]
+    y = torch.complex(a, b) * turn
+    return torch.stack([y.real, y.imag], 2).reshape(x[0].shape)
 
 
 @op("linear_attention", *attention_cases(chunk=4), ([(1, 6, 4)] * 3, {"heads": 1, "chunk": 1}),

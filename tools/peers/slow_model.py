@@ -44,7 +44,8 @@ def route(x, y, t, w, block, c):
         return np.array([float(name == c.expert) for name in EXPERTS])
     if c.kind == "prior_mixture":
         return beta / beta.sum()
-    features = np.concatenate([y, [math.sqrt((x * x).sum() / len(x)), t / c.max_len]])
+    position = t / c.max_len if c.positions == "learned" else math.log(1 + t) / math.log(1 + c.max_len)
+    features = np.concatenate([y, [math.sqrt((x * x).sum() / len(x)), position]])
     h = two_layers(features, w, block + ".controller")
     if c.kind != "bayes":
         return softmax(h)
@@ -52,8 +53,16 @@ def route(x, y, t, w, block, c):
     return b / b.sum()
 
 
-def expert_head(expert, q, ks, vs, window):
-    """Output at the last position of one head: q (d), ks and vs lists of (d)."""
+def turned(x, t):
+    """Each pair (c, c + d/2) as a complex number times e^{i t theta_c}."""
+    half = len(x) // 2
+    z = [complex(x[c], x[c + half]) * complex(math.cos(t * f), math.sin(t * f))
+         for c, f in ((c, 10000 ** (-2 * c / len(x))) for c in range(half))]
+    return np.array([u.real for u in z] + [u.imag for u in z])
+
+
+def expert_head(expert, q, ks, vs, window, positions="learned", bias=None):
+    """Output at the last position of one head: q (d), ks and vs lists of (d), bias (window) by distance."""
     if expert == "linear":
         phi = lambda u: np.array([e + 1 if e > 0 else math.exp(e) for e in u])
         S, z = np.zeros((len(q), len(q))), np.zeros(len(q))
@@ -62,7 +71,12 @@ def expert_head(expert, q, ks, vs, window):
             z += phi(k)
         return S.T @ phi(q) / max(z @ phi(q), 1e-20)
     first = max(0, len(ks) - window) if expert == "local" else 0
-    a = softmax(np.array([q @ k for k in ks[first:]]) / math.sqrt(len(q)))
+    if positions == "rotary":
+        q, ks = turned(q, len(ks) - 1), [turned(k, t) for t, k in enumerate(ks)]
+    scores = np.array([q @ k for k in ks[first:]]) / math.sqrt(len(q))
+    if expert == "local" and bias is not None:
+        scores += [bias[len(ks) - 1 - j] for j in range(first, len(ks))]
+    a = softmax(scores)
     return sum(p * v for p, v in zip(a, vs[first:]))
 
 
@@ -75,8 +89,9 @@ def attend(ys, weights, w, block, c):
         name = block + ".attn." + (expert + "." if c.projections == "per_expert" else "")
         q, ks, vs = (w[name + "q.weight"] @ ys[-1], [w[name + "k.weight"] @ y for y in ys],
                      [w[name + "v.weight"] @ y for y in ys])
-        heads = [expert_head(expert, q[s], [k[s] for k in ks], [v[s] for v in vs], c.window)
-                 for s in (slice(h * d, (h + 1) * d) for h in range(c.heads))]
+        bias = w.get(block + ".attn.window_bias", [None] * c.heads)
+        heads = [expert_head(expert, q[s], [k[s] for k in ks], [v[s] for v in vs], c.window, c.positions, bias[h])
+                 for h, s in ((h, slice(h * d, (h + 1) * d)) for h in range(c.heads))]
         total += weight * (w[name + "o.weight"] @ np.concatenate(heads))
     return total
 
@@ -86,7 +101,7 @@ def slow_forward(w, c, ids, mode):
     history = [[] for _ in range(c.layers)]                  # ln1 outputs so far, per layer
     logits, means = [], []
     for t, token in enumerate(ids):
-        x = w["embed.weight"][token] + w["pos.weight"][t]
+        x = w["embed.weight"][token] + (w["pos.weight"][t] if c.positions == "learned" else 0)
         row = []
         for l in range(c.layers):
             block = f"blocks.{l}"
@@ -116,11 +131,12 @@ def random_model(seed=0, **settings):
 
 
 def arms():
-    for projections, (kind, extra) in itertools.product(("shared", "per_expert"), (
+    for positions, projections, (kind, extra) in itertools.product(
+            ("learned", "rotary", "window_bias"), ("shared", "per_expert"), (
             ("bayes", {"posterior": "additive"}), ("bayes", {"posterior": "free"}), ("softmax", {}), ("gumbel", {}),
             ("static", {"expert": "full"}), ("static", {"expert": "linear"}), ("static", {"expert": "local"}),
             ("prior_mixture", {}))):
-        yield dict(projections=projections, kind=kind, **extra)
+        yield dict(positions=positions, projections=projections, kind=kind, **extra)
 
 
 def check(name, worst, bound):

@@ -30,6 +30,7 @@ class Config:
     heads: int = 4
     ffn_multiplier: int = 4
     max_len: int = 256
+    positions: str = "learned"       # learned | rotary | window_bias
     projections: str = "shared"      # shared | per_expert
     window: int = 32
     kind: str = "bayes"              # bayes | softmax | gumbel | static | prior_mixture
@@ -49,14 +50,28 @@ class Config:
 
 # ---- experts: q, k, v (B,H,T,d) -> (B,H,T,d) ----
 
-def full(q, k, v, _window):
+def full(q, k, v, _window, _bias=None):
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def local(q, k, v, window):
+def local(q, k, v, window, bias=None):
+    """bias (H,window): what is added to the score of the key at each distance."""
     i = torch.arange(q.shape[2], device=q.device)
     gap = i[:, None] - i
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=(gap >= 0) & (gap < window))
+    mask = (gap >= 0) & (gap < window)
+    if bias is not None:
+        mask = torch.where(mask, bias[:, gap.clamp(0, window - 1)], -math.inf)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def rotary(x):
+    """x (B,H,T,d): the pairs (c, c + d/2) turned by t 10000^(-2c/d)."""
+    half = x.shape[-1] // 2
+    t = torch.arange(x.shape[2], device=x.device, dtype=torch.float64)[:, None]
+    angle = t * 10000 ** -(torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    cosine, sine = angle.cos().to(x), angle.sin().to(x)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
 
 
 def phi(u):
@@ -64,7 +79,7 @@ def phi(u):
     return F.relu(u) + u.clamp(max=0).exp()
 
 
-def linear(q, k, v, _window, chunk=32):
+def linear(q, k, v, _window, _bias=None, chunk=32):
     """Quadratic inside a chunk, running sums between chunks; the column of ones appended to v gives the denominator."""
     T = q.shape[2]
     if T <= 2 * chunk:  # one chunk is faster
@@ -119,6 +134,8 @@ class Block(nn.Module):
         self.experts = [k for k in EXPERTS if c.kind != "static" or k == c.expert]
         self.attn = (Projections(c) if c.projections == "shared"
                      else nn.ModuleDict({name: Projections(c) for name in self.experts}))
+        if c.positions == "window_bias" and "local" in self.experts:
+            self.attn.register_parameter("window_bias", nn.Parameter(torch.zeros(c.heads, c.window)))
         if c.kind not in ("static", "prior_mixture"):
             self.controller = TwoLayers(c.d_model + 2, c.hidden, len(EXPERTS))
         self.ffn = TwoLayers(c.d_model, c.ffn_multiplier * c.d_model, c.d_model, c.dropout_inner)
@@ -134,7 +151,9 @@ class Block(nn.Module):
         if c.kind == "prior_mixture":
             return Routing((beta / beta.sum()).expand(B, T, -1), None)
         salience = x.detach().norm(dim=-1, keepdim=True) / math.sqrt(D)
-        position = (torch.arange(T, device=x.device).to(y) / c.max_len)[None, :, None].expand(B, T, 1)
+        t = torch.arange(T, device=x.device).to(y)
+        position = t / c.max_len if c.positions == "learned" else t.log1p() / math.log1p(c.max_len)
+        position = position[None, :, None].expand(B, T, 1)
         h = self.controller(torch.cat([y, salience, position], dim=-1))
         if c.kind in ("softmax", "gumbel"):
             return Routing(h.softmax(-1), None)
@@ -152,11 +171,18 @@ class Block(nn.Module):
     def attend(self, y, weights):
         run = {"full": full, "linear": linear, "local": local}
         w, c = weights[..., None], self.config
+        bias = getattr(self.attn, "window_bias", None)
+
+        def core(name, q, k, v):
+            if c.positions == "rotary" and name != "linear":
+                q, k = rotary(q), rotary(k)
+            return run[name](q, k, v, c.window, bias)
+
         column = {name: w[:, :, EXPERTS.index(name)] for name in self.experts}                  # (B,T,1) each
         if c.projections == "per_expert":
-            return sum(column[name] * p.merge(run[name](*p.split(y), c.window)) for name, p in self.attn.items())
+            return sum(column[name] * p.merge(core(name, *p.split(y))) for name, p in self.attn.items())
         q, k, v = self.attn.split(y)
-        return self.attn.merge(sum(column[name][:, None] * run[name](q, k, v, c.window) for name in self.experts))
+        return self.attn.merge(sum(column[name][:, None] * core(name, q, k, v) for name in self.experts))
 
     def forward(self, x, mode):
         y = self.ln1(x)
@@ -169,14 +195,16 @@ class LanguageModel(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.config = c
-        self.embed, self.pos = nn.Embedding(c.vocabulary, c.d_model), nn.Embedding(c.max_len, c.d_model)
+        self.embed = nn.Embedding(c.vocabulary, c.d_model)
+        self.pos = nn.Embedding(c.max_len, c.d_model) if c.positions == "learned" else None
         self.dropout = nn.Dropout(c.dropout_inner)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.ln_f = nn.LayerNorm(c.d_model)
 
     def forward(self, ids, mode="soft"):
         """ids (B,T), mode soft | hard | sample -> logits (B,T,V), one Routing per layer."""
-        x = self.dropout(self.embed(ids) + self.pos.weight[:ids.shape[1]])
+        x = self.embed(ids)
+        x = self.dropout(x if self.pos is None else x + self.pos.weight[:ids.shape[1]])
         routing = []
         for block in self.blocks:
             x, r = block(x, mode)
@@ -197,8 +225,8 @@ def load_run(directory, dtype=torch.float64, weights="model.safetensors"):
     document = json.loads((Path(directory) / "config.json").read_text())
     sections = document.get("config", document)
     model_section = sections["model"]
-    if model_section.get("positions", "learned") != "learned" or not model_section.get("tie_embeddings", True):
-        raise ValueError("config.json: expected learned positions and tied embeddings")
+    if not model_section.get("tie_embeddings", True):
+        raise ValueError("config.json: expected tied embeddings")
     fields = {f.name for f in dataclasses.fields(Config)} - {"vocabulary"}
     found = {key: value for section in ("model", "attention", "router")
              for key, value in sections.get(section, {}).items() if key in fields}

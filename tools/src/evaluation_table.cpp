@@ -105,7 +105,7 @@ std::string notes(const meta::Config& config) {
   const bool elbo = config.router.kind == meta::RouterKind::bayes && config.objective.w_kl.value == 1 &&
                     config.objective.w_kl.kind == nn::KlWeight::Kind::constant &&
                     config.objective.free_bits == 0 && config.train.sampling == meta::Sampling::posterior &&
-                    config.train.straight_through == 0;
+                    config.train.straight_through == 0 && config.train.hard_routed == 0;
   if (!elbo)
     text +=
         "The training objective was no evidence lower bound (that needs w_kl = 1 with sampled, soft "

@@ -33,6 +33,8 @@ std::vector<std::pair<std::string, std::int64_t>> parameters_by_module(meta::Lan
 
 std::vector<ExpertCost> expert_cost_table(const meta::Config& config) {
   meta::Config nominal = config, analytic = config;
+  if (config.router.cost_model == meta::CostModel::measured)
+    nominal.router.costs = meta::RouterConfig{}.costs;
   nominal.router.cost_model = meta::CostModel::nominal;
   analytic.router.cost_model = meta::CostModel::analytic;
   const std::int64_t length = config.train.seq_len, width = config.model.d_model;

@@ -88,13 +88,15 @@ std::vector<std::pair<std::string, std::string>> facts(const meta::LoadedRun& ru
       {"model", fmt::format("{} layers, D={}, {} heads, {} parameters, projections {}", c.model.layers,
                             c.model.d_model, c.model.heads, run.model->parameter_count(),
                             value("attention.projections"))},
-      {"attention", fmt::format("T={}, local window {}", c.train.seq_len, c.attention.window)},
+      {"attention", fmt::format("T={}, positions {}, local window {}", c.train.seq_len,
+                                value("model.positions"), c.attention.window)},
       {"router", fmt::format("{}, posterior {}, cost model {}", value("router.kind"),
                              value("router.posterior"), value("router.cost_model"))},
       {"objective", fmt::format("w_kl {} ({})", value("objective.w_kl"), value("objective.w_kl_schedule"))},
       {"training",
-       fmt::format("{} steps, batch {}, {} sampling, straight-through {}, seed {}", c.train.steps,
-                   c.train.batch, value("train.sampling"), value("train.straight_through"), c.train.seed)},
+       fmt::format("{} steps, batch {}, {} sampling, straight-through {}, hard-routed {}, seed {}",
+                   c.train.steps, c.train.batch, value("train.sampling"), value("train.straight_through"),
+                   value("train.hard_routed"), c.train.seed)},
       {"written by", "dirigo " + run.description.version},
   };
 }

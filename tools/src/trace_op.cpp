@@ -193,6 +193,27 @@ OpFunction bind_axis(const Options& o, Variable (*all)(const Variable&),
   return [along, axis = o.small("axis")](Tape&, Inputs x) { return along(x[0], axis); };
 }
 
+// The options list, part by part, the expert, its rows one part behind the other, and both factors.
+Variable mix_rows_of(const std::vector<std::int32_t>& experts, const std::vector<std::int32_t>& rows,
+                     const std::vector<double>& factors, const std::vector<double>& importances, Inputs x) {
+  const std::size_t count = x.size() - 1;
+  if (experts.size() != count || factors.size() != count || importances.size() != count) {
+    throw ValueError(
+        fmt::format("[mix_rows] experts, factors, importances: expected {} each, got {}, {} and {}", count,
+                    experts.size(), factors.size(), importances.size()));
+  }
+  std::vector<ops::RoutedRows> parts;
+  std::size_t next = 0;
+  for (std::size_t p = 0; p < count; ++p) {
+    const std::size_t size = x[p + 1].shape().rank() > 0 ? std::size_t(x[p + 1].shape()[0]) : 0;
+    const auto from = rows.begin() + std::ptrdiff_t(std::min(next, rows.size()));
+    const auto to = rows.begin() + std::ptrdiff_t(std::min(next + size, rows.size()));
+    parts.push_back({experts[p], {from, to}, x[p + 1], factors[p], importances[p]});
+    next += size;
+  }
+  return ops::mix_rows(x[0], parts);
+}
+
 const OpForm forms[] = {
     {"add", "a b", "{}", nullptr},
     {"multiply", "a b", "{}", nullptr},
@@ -265,6 +286,14 @@ const OpForm forms[] = {
        return [list = o.indices("targets")](Tape&, Inputs x) { return ops::cross_entropy(x[0], list); };
      }},
     {"mix", "weights experts*", "{}", nullptr},
+    {"mix_rows", "weights outputs*",
+     R"({"experts": [0, 2], "rows": [0, 3, 1, 2], "factors": [1, 1], "importances": [1, 1]})",
+     [](const Options& o) -> OpFunction {
+       return [experts = o.indices("experts"), rows = o.indices("rows"), factors = o.numbers("factors"),
+               importances = o.numbers("importances")](Tape&, Inputs x) {
+         return mix_rows_of(experts, rows, factors, importances, x);
+       };
+     }},
     {"one_hot_straight_through", "weights", R"({"costs": []})",
      [](const Options& o) -> OpFunction {
        return [costs = o.numbers("costs")](Tape&, Inputs x) {
@@ -289,10 +318,10 @@ const OpForm forms[] = {
          return ops::full_attention(x[0], x[1], x[2], heads);
        };
      }},
-    {"local_attention", "q k v", R"({"heads": 1, "window": 3})",
+    {"local_attention", "q k v bias?", R"({"heads": 1, "window": 3})",
      [](const Options& o) -> OpFunction {
        return [heads = o.small("heads"), window = o.integer("window")](Tape&, Inputs x) {
-         return ops::local_attention(x[0], x[1], x[2], heads, window);
+         return ops::local_attention(x[0], x[1], x[2], heads, window, {}, x.size() > 3 ? x[3] : Variable{});
        };
      }},
     {"linear_attention", "q k v", R"({"heads": 1, "chunk": 64})",
@@ -306,6 +335,12 @@ const OpForm forms[] = {
        return [heads = o.small("heads"), window = o.integer("window"), chunk = o.integer("chunk")](Tape&,
                                                                                                    Inputs x) {
          return ops::mixed_attention(x[0], x[1], x[2], x[3], heads, window, chunk);
+       };
+     }},
+    {"rotary", "x", R"({"head_dim": 2, "positions": [0, 1, 2, 3]})",
+     [](const Options& o) -> OpFunction {
+       return [head_dim = o.integer("head_dim"), positions = o.indices("positions")](Tape& tape, Inputs x) {
+         return ops::rotary(x[0], ops::RotaryAngles(tape.context(), positions, head_dim, x[0].dtype()));
        };
      }},
 };

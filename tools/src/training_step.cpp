@@ -112,8 +112,11 @@ meta::ForwardOptions TrainingStep::forward_options(std::int64_t step) const {
   const meta::TrainConfig& train = model_.config().train;
   meta::ForwardOptions options;
   options.training = true;
-  const double soft_steps = static_cast<double>(train.steps) * (1 - train.straight_through);
-  options.straight_through = train.straight_through > 0 && static_cast<double>(step) >= soft_steps;
+  const auto in_last = [&](double fraction) {
+    return fraction > 0 && static_cast<double>(step) >= static_cast<double>(train.steps) * (1 - fraction);
+  };
+  options.straight_through = in_last(train.straight_through);
+  options.hard_routed = in_last(train.hard_routed);
   options.seed = static_cast<std::uint64_t>(train.seed);
   options.step = static_cast<std::uint32_t>(step);
   return options;

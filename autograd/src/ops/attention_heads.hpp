@@ -44,6 +44,9 @@ inline AttentionInputs attention_inputs(std::string_view op, const Variable& q, 
     return in;
   }
   if (in.in_place) {
+    const bool wants_gradient = q.requires_gradient() || k.requires_gradient() || v.requires_gradient();
+    if (q.tape().recording() && wants_gradient)
+      throw StateError("[" + std::string(op) + "] into: expected inference, got inputs that need a gradient");
     require_shape(op, "q", q.shape(), k.shape());
     require_shape(op, "into", rows.into.shape(), k.shape());
     if (!rows.into.is_contiguous() || rows.into.dtype() != q.dtype())
@@ -55,10 +58,6 @@ inline AttentionInputs attention_inputs(std::string_view op, const Variable& q, 
   if (std::adjacent_find(rows.begin(), rows.end(), std::greater_equal<>()) != rows.end()) {
     throw_value(op, "rows", "ascending rows", "another order");
   }
-  const bool wants_gradient = q.requires_gradient() || k.requires_gradient() || v.requires_gradient();
-  if (q.tape().recording() && wants_gradient) {
-    throw StateError("[" + std::string(op) + "] rows: expected inference, got inputs that need a gradient");
-  }
   in.rows.assign(rows.begin(), rows.end());
   for (const std::int32_t row : rows) in.positions.push_back(std::int32_t(row % in.length));
   return in;
@@ -69,6 +68,13 @@ inline Tensor attention_output(const Variable& q, const Rows& rows) {
   return rows.into.defined() ? rows.into : Tensor::empty(q.context(), q.shape(), q.dtype());
 }
 
+// A value per query and head, heads apart (log-sum-exp, denominator). The vjp needs them.
+inline Tensor query_values(const Context& context, const AttentionInputs& in, const Variable& q) {
+  if (in.all) return Tensor::empty(context, {in.batch, in.heads, in.length}, q.dtype());
+  if (!q.tape().recording()) return {};
+  return Tensor::empty(context, {in.heads, std::int64_t(in.rows.size())}, q.dtype());
+}
+
 // Some queries of one head of one sequence: rows [first_query, first_query + queries) of all that are
 // computed.
 struct HeadTask {
@@ -76,6 +82,7 @@ struct HeadTask {
   std::int64_t query_offset = 0, key_offset = 0;  // of the first element in q (and out), and in k and v
   const std::int32_t* positions = nullptr;        // of the queries; null: all, in order
   std::int64_t index = 0;                         // sequence * heads + head
+  std::int64_t value_offset = 0;                  // of the first query in query_values
 
   std::int64_t last_position() const { return positions ? positions[queries - 1] : queries - 1; }
   // At least the pairs of query and key, within a factor of two if the queries see all earlier keys.
@@ -85,7 +92,7 @@ struct HeadTask {
 inline HeadTask head_task(const AttentionInputs& in, std::int64_t index) {
   const std::int64_t sequence = index / in.heads, column = index % in.heads * in.head_dim();
   const std::int64_t key_offset = sequence * in.length * in.width + column;
-  HeadTask task{sequence * in.length, in.length, key_offset, key_offset, nullptr, index};
+  HeadTask task{sequence * in.length, in.length, key_offset, key_offset, nullptr, index, 0};
   if (!in.all) {
     const auto from = std::lower_bound(in.rows.begin(), in.rows.end(), sequence * in.length);
     const auto to = std::lower_bound(from, in.rows.end(), (sequence + 1) * in.length);
@@ -94,6 +101,8 @@ inline HeadTask head_task(const AttentionInputs& in, std::int64_t index) {
     task.positions = in.positions.data() + task.first_query;
     if (!in.in_place) task.query_offset = task.first_query * in.width + column;
   }
+  task.value_offset =
+      in.all ? index * in.length : index % in.heads * std::int64_t(in.rows.size()) + task.first_query;
   return task;
 }
 
@@ -107,6 +116,7 @@ inline std::vector<HeadTask> head_tasks(const AttentionInputs& in, std::int64_t 
       const std::int64_t begin = head.queries * piece / pieces, end = head.queries * (piece + 1) / pieces;
       HeadTask task = head;
       task.first_query += begin;
+      task.value_offset += begin;
       task.queries = end - begin;
       if (!in.all) task.positions += begin;
       if (!in.all && !in.in_place) task.query_offset += begin * in.width;
@@ -140,8 +150,14 @@ struct AttentionGradients {
 
   explicit AttentionGradients(const Context& context, const AttentionInputs& in)
       : dq(Tensor::empty(context, in.q.shape(), in.q.dtype())),
-        dk(Tensor::empty(context, in.k.shape(), in.k.dtype())),
-        dv(Tensor::empty(context, in.v.shape(), in.v.dtype())) {}
+        dk(room(context, in, in.k)),
+        dv(room(context, in, in.v)) {}
+
+  // A sequence without queries is not visited: its keys and values have no gradient.
+  static Tensor room(const Context& context, const AttentionInputs& in, const Tensor& x) {
+    return in.all ? Tensor::empty(context, x.shape(), x.dtype())
+                  : Tensor::zeros(context, x.shape(), x.dtype());
+  }
 
   template <class T, class Gradient>
   void set(Gradient& gradient, const AttentionInputs& in, const HeadTask& task, const T* dout) {
@@ -179,29 +195,34 @@ void for_heads(const Context& context, const AttentionInputs& in, std::int64_t s
 // --- cases -------------------------------------------------------------------------------------------------
 
 // out_i = sum_j w_ij v_j / sum_j w_ij over the keys j in [max(0, i - window + 1), i], w_ij = weight(q_i,
-// k_j), by loops.
+// k_j, head, i - j), by loops. With `rows` q holds just those.
 template <class F>
-Values attention_reference(Tensors x, int heads, std::int64_t window, F weight) {
-  const std::int64_t batch = x[0].shape()[0], length = x[0].shape()[1], d = x[0].shape()[2] / heads;
+Values attention_reference(Tensors x, int heads, std::int64_t window, F weight, Rows rows = {}) {
+  const std::int64_t length = x[1].shape()[1], d = x[1].shape()[2] / heads;
+  const std::int64_t queries = rows.empty() ? x[1].shape()[0] * length : std::int64_t(rows.size());
   Values out;
-  for (std::int64_t b = 0; b < batch; ++b) {
-    for (std::int64_t i = 0; i < length; ++i) {
-      for (std::int64_t h = 0; h < heads; ++h) {
-        const auto head = [&](const Tensor& tensor, std::int64_t t) {
-          Values values;
-          for (std::int64_t c = 0; c < d; ++c) values.push_back(tensor.at({b, t, h * d + c}));
-          return values;
-        };
-        Values sums(static_cast<std::size_t>(d));
-        double total = 0;
-        for (std::int64_t j = std::max<std::int64_t>(0, i - window + 1); j <= i; ++j) {
-          const double w = weight(head(x[0], i), head(x[1], j));
-          const Values v = head(x[2], j);
-          total += w;
-          for (std::size_t c = 0; c < v.size(); ++c) sums[c] += w * v[c];
-        }
-        for (const double sum : sums) out.push_back(sum / total);
+  for (std::int64_t query = 0; query < queries; ++query) {
+    const std::int64_t row = rows.empty() ? query : rows[std::size_t(query)];
+    const std::int64_t b = row / length, i = row % length;
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const auto head = [&](const Tensor& tensor, std::int64_t t) {
+        Values values;
+        for (std::int64_t c = 0; c < d; ++c) values.push_back(tensor.at({b, t, h * d + c}));
+        return values;
+      };
+      Values q;
+      for (std::int64_t c = h * d; c < (h + 1) * d; ++c) {
+        q.push_back(rows.empty() ? x[0].at({b, i, c}) : x[0].at({query, c}));
       }
+      Values sums(static_cast<std::size_t>(d));
+      double total = 0;
+      for (std::int64_t j = std::max<std::int64_t>(0, i - window + 1); j <= i; ++j) {
+        const double w = weight(q, head(x[1], j), h, i - j);
+        const Values v = head(x[2], j);
+        total += w;
+        for (std::size_t c = 0; c < v.size(); ++c) sums[c] += w * v[c];
+      }
+      for (const double sum : sums) out.push_back(sum / total);
     }
   }
   return out;
@@ -225,6 +246,20 @@ inline Variable causal_mask(Tape& tape, std::int64_t length, std::int64_t window
     for (std::int64_t j = 0; j < length; ++j) mask.push_back(j <= i && j > i - window ? visible : hidden);
   }
   return tape.constant(tensor(tape.context(), {length, length}, mask));
+}
+
+// The queries q (n, D) of `rows` among those of all rows, (B, T, D).
+inline Variable among_all(const Variable& q, const Variable& k, Rows rows) {
+  return reshape(scatter_rows(q, rows, k.shape()[0] * k.shape()[1]), k.shape());
+}
+
+// The composed form for just some rows from that for all: q goes to its rows, whose results are taken.
+template <class F>
+Variable composed_rows(Variables x, const std::vector<std::int32_t>& rows, F of_all) {
+  std::vector<Variable> inputs(x.begin(), x.end());
+  inputs[0] = among_all(x[0], x[1], rows);
+  const Shape& s = x[1].shape();
+  return gather_rows(reshape(of_all(Variables(inputs)), {s[0] * s[1], s[2]}), rows);
 }
 
 inline std::vector<Tensor> attention_tensors(const Context& context, const Shape& shape, std::uint32_t site) {

@@ -38,6 +38,20 @@ std::vector<OpCase> full_attention_cases(const Context& context) {
     for (double& value : values) value *= 6;
     sharp.inputs[std::size_t(i)] = tensor(context, {1, 5, 2}, values);
   }
+  const auto some = [&](const char* name, const Shape& shape, int heads,
+                        const std::vector<std::int32_t>& rows, std::uint32_t site) {
+    OpCase c = make(name, shape, heads, site);
+    c.inputs[0] = uniform(context, {std::int64_t(rows.size()), shape[2]}, site + 3);
+    c.op = [heads, rows](Tape&, Variables x) { return full_attention(x[0], x[1], x[2], heads, rows); };
+    c.reference = [heads, window = shape[1], rows](Tensors x) {
+      return softmax_attention_reference(x, heads, window, rows);
+    };
+    c.composed = [heads, window = shape[1], rows](Tape& tape, Variables x) {
+      return composed_rows(
+          x, rows, [&](Variables all) { return softmax_attention_composed(tape, all, heads, window); });
+    };
+    return c;
+  };
   return {
       make("one head", {1, 5, 3}, 1, 1),
       make("heads and batch", {2, 4, 6}, 3, 5),
@@ -48,6 +62,10 @@ std::vector<OpCase> full_attention_cases(const Context& context) {
       strided,
       reused,
       sharp,
+      some("some rows", {2, 7, 4}, 2, {0, 4, 5, 12}, 60),
+      some("rows of one sequence", {3, 5, 2}, 1, {7, 9}, 65),
+      some("rows across tiles", {1, 150, 2}, 1, {0, 1, 30, 31, 33, 45, 46, 47, 48, 49, 80, 127, 128, 149},
+           70),
   };
 }
 

@@ -19,17 +19,18 @@ LinearHead<T> linear_head(const AttentionInputs& in, const HeadTask& task, std::
   LinearHead<T> head;
   set_head(head, in, task, out, scratch);
   head.chunk = chunk;
-  head.denominator = denominator != nullptr ? denominator + task.index * in.length : nullptr;
+  head.denominator = denominator != nullptr ? denominator + task.value_offset : nullptr;
   return head;
 }
 
-Values reference(Tensors x, int heads) {
-  return attention_reference(x, heads, x[0].shape()[1], [](const Values& q, const Values& k) {
+Values reference(Tensors x, int heads, Rows rows = {}) {
+  const auto weight = [](const Values& q, const Values& k, auto...) {
     const auto phi = [](double u) { return u > 0 ? u + 1 : std::exp(u); };
     double dot = 0;
     for (std::size_t c = 0; c < q.size(); ++c) dot += phi(q[c]) * phi(k[c]);
     return dot;
-  });
+  };
+  return attention_reference(x, heads, x[1].shape()[1], weight, rows);
 }
 
 Variable composed(Tape& tape, Variables x, int heads) {
@@ -48,10 +49,10 @@ Variable linear_attention(const Variable& q, const Variable& k, const Variable& 
   const Context& context = q.context();
   const AttentionInputs in = attention_inputs("linear_attention", q, k, v, heads, rows);
   Tensor out = attention_output(q, rows);
-  Tensor denominators = in.all ? Tensor::empty(context, {in.batch, heads, in.length}, q.dtype()) : Tensor();
+  Tensor denominators = query_values(context, in, q);
   visit_dtype(q.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    T *to = out.data<T>(), *norms = in.all ? denominators.data<T>() : nullptr;
+    T *to = out.data<T>(), *norms = denominators.defined() ? denominators.data<T>() : nullptr;
     for_heads<T>(
         context, in, linear_attention_scratch(in.length, in.head_dim(), chunk),
         [&](const HeadTask& task, T* scratch) {
@@ -95,6 +96,19 @@ std::vector<OpCase> linear_attention_cases(const Context& context) {
   reused.op = [](Tape&, Variables x) { return linear_attention(x[0], x[0], x[0], 2, 2); };
   reused.reference = [](Tensors x) { return reference(std::vector<Tensor>(3, x[0]), 2); };
   reused.composed = [](Tape& tape, Variables x) { return composed(tape, std::vector<Variable>(3, x[0]), 2); };
+  const auto some = [&](const char* name, const Shape& shape, int heads, std::int64_t chunk,
+                        const std::vector<std::int32_t>& rows, std::uint32_t site) {
+    OpCase c = make(name, shape, heads, chunk, site);
+    c.inputs[0] = uniform(context, {std::int64_t(rows.size()), shape[2]}, site + 3);
+    c.op = [heads, chunk, rows](Tape&, Variables x) {
+      return linear_attention(x[0], x[1], x[2], heads, chunk, rows);
+    };
+    c.reference = [heads, rows](Tensors x) { return reference(x, heads, rows); };
+    c.composed = [heads, rows](Tape& tape, Variables x) {
+      return composed_rows(x, rows, [&](Variables all) { return composed(tape, all, heads); });
+    };
+    return c;
+  };
   return {
       make("one chunk", {1, 5, 3}, 1, 64, 1),
       make("chunks", {1, 7, 3}, 1, 3, 5),
@@ -104,6 +118,11 @@ std::vector<OpCase> linear_attention_cases(const Context& context) {
       make("no position", {2, 0, 4}, 2, 3, 25),
       strided,
       reused,
+      some("some rows", {2, 7, 4}, 2, 3, {0, 4, 5, 12}, 50),
+      some("rows of one sequence", {3, 5, 2}, 1, 2, {7, 9}, 55),
+      some("rows across tiles", {1, 80, 2}, 1, 40, {0, 1, 30, 31, 33, 45, 46, 47, 48, 49, 50, 51, 52, 53, 79},
+           60),
+      some("a chunk without rows", {1, 20, 2}, 1, 4, {1, 2, 13, 14}, 65),
   };
 }
 

@@ -3,13 +3,15 @@
 //   dw_tk = sum over heads of <dy_t, E_k,t>,   dE_k,t = w_tk dy_t,   dq = sum_k dq_k, and so dk and dv.
 // A head's queries, keys, values and gradients stay in cache while the three experts use them; apart, every
 // expert reads and writes them all in memory, and the tape adds three gradients to each of q, k and v there.
-// Backward, local attention shares full attention's five products (softmax_attention.inl.hpp). Short
-// sequences take a pass that mixes the experts' weights of a key before they meet its value
-// (mixed_attention.inl.hpp). Derivation: docs/mathematics/softmax-attention.md
+// Backward, local attention shares full attention's five products (softmax_attention.inl.hpp), with a bias
+// too: it moves local attention's weights, not the derivative of a score in q and k. Linear attention may
+// have queries and keys of its own (rotary positions turn those of the others); their gradients then stay
+// apart. Short sequences without either take a pass that mixes the experts' weights of a key before they meet
+// its value (mixed_attention.inl.hpp). Derivation: docs/mathematics/softmax-attention.md
 #include <array>
 #include <cstring>
 
-#include "attention_heads.hpp"
+#include "softmax_attention.hpp"
 
 namespace dirigo::ops {
 namespace {
@@ -20,11 +22,13 @@ struct Mixture {
   AttentionInputs in;
   Tensor weights;  // (B T, K)
   std::int64_t window, chunk;
-  Tensor outputs;      // (B H, K, T, d); undefined for short sequences
-  Tensor normalisers;  // (B H, K, T): log-sum-exp of full and local, denominator of linear
+  WindowBias bias;
+  Tensor linear_q, linear_k;  // linear attention's; undefined: q and k
+  Tensor outputs;             // (B H, K, T, d); undefined with is_short()
+  Tensor normalisers;         // (B H, K, T): log-sum-exp of full and local, denominator of linear
 
-  bool is_short() const { return in.length <= longest_mixed_head; }
-
+  bool own_linear() const { return linear_q.defined(); }
+  bool is_short() const { return in.length <= longest_mixed_head && !own_linear() && !bias.values.defined(); }
   std::int64_t head_size() const { return in.length * in.head_dim(); }
   std::int64_t head_scratch() const {
     return std::max(softmax_attention_scratch(in.length, in.head_dim()),
@@ -61,10 +65,11 @@ Head expert_head(Mixture& m, const HeadTask& task, ExpertIndex expert, T* scratc
 }
 
 template <class T>
-AttentionHead<T> softmax_head(Mixture& m, const HeadTask& task, ExpertIndex expert, T* scratch) {
+AttentionHead<T> expert_softmax_head(Mixture& m, const HeadTask& task, ExpertIndex expert, T* scratch) {
   auto head = expert_head<AttentionHead<T>>(m, task, expert, scratch);
   head.window = expert == full_expert ? m.in.length : std::min(m.window, m.in.length);
   head.scale = T(1 / std::sqrt(double(m.in.head_dim())));
+  if (expert == local_expert) head.bias = m.bias.of_head<T>(task.index % m.in.heads);
   head.log_sum_exp = normalisers_of<T>(m, task)[expert];
   return head;
 }
@@ -72,6 +77,10 @@ AttentionHead<T> softmax_head(Mixture& m, const HeadTask& task, ExpertIndex expe
 template <class T>
 LinearHead<T> linear_head(Mixture& m, const HeadTask& task, T* scratch) {
   auto head = expert_head<LinearHead<T>>(m, task, linear_expert, scratch);
+  if (m.own_linear()) {
+    head.q = m.linear_q.data<T>() + task.query_offset;
+    head.k = m.linear_k.data<T>() + task.key_offset;
+  }
   head.chunk = m.chunk;
   head.denominator = normalisers_of<T>(m, task)[linear_expert];
   return head;
@@ -99,9 +108,9 @@ void forward(const Context& context, Mixture& m, T* y) {
   const std::int64_t size = m.head_size();
   for_heads<T>(context, m.in, size + m.head_scratch(), [&](const HeadTask& task, T* mixed) {
     T* const scratch = mixed + size;
-    const AttentionWork work = kernels.softmax_attention(softmax_head(m, task, full_expert, scratch)) +
+    const AttentionWork work = kernels.softmax_attention(expert_softmax_head(m, task, full_expert, scratch)) +
                                kernels.linear_attention(linear_head(m, task, scratch)) +
-                               kernels.softmax_attention(softmax_head(m, task, local_expert, scratch));
+                               kernels.softmax_attention(expert_softmax_head(m, task, local_expert, scratch));
     const auto outputs = outputs_of<T>(m, task);
     const std::array<const T*, expert_count> experts{outputs[full_expert], outputs[linear_expert],
                                                      outputs[local_expert]};
@@ -156,19 +165,31 @@ void connect(Gradient& gradient, const Mixture& m, const T* dout, T* gradients) 
 template <class T>
 AttentionHeadGradient<T> softmax_gradient(Mixture& m, const HeadTask& task, T* scratch) {
   AttentionHeadGradient<T> gradient;
-  gradient.forward = softmax_head(m, task, full_expert, scratch);
-  const AttentionHead<T> narrow = softmax_head(m, task, local_expert, scratch);
+  gradient.forward = expert_softmax_head(m, task, full_expert, scratch);
+  const AttentionHead<T> narrow = expert_softmax_head(m, task, local_expert, scratch);
   const T* const weights = m.weights_of<T>(task);
-  gradient.narrow = {narrow.window,          narrow.out,
-                     narrow.log_sum_exp,     weights + std::size_t(full_expert),
-                     weights + local_expert, std::int64_t(expert_count)};
+  gradient.narrow = {narrow.window,
+                     narrow.out,
+                     narrow.log_sum_exp,
+                     weights + std::size_t(full_expert),
+                     weights + local_expert,
+                     std::int64_t(expert_count),
+                     narrow.bias};
   return gradient;
 }
 
-// The gradients of one head into dq, dk, dv; its share of the weights' gradient into dweights, (T, K).
+// Where the gradients of all heads go.
+struct MixtureGradients {
+  AttentionGradients sums;
+  Tensor linear_dq, linear_dk;  // where linear attention has its own q and k
+  Tensor weights;               // (B H, T, K)
+  Tensor bias;                  // (B H, seen)
+};
+
+// The gradients of one head.
 template <class T>
 AttentionWork vjp_head(const Context& context, Mixture& m, const HeadTask& task, const T* dy,
-                       const AttentionGradients& gradients, T* dweights, T* scratch) {
+                       MixtureGradients& to, T* scratch) {
   const KernelTable<T>& kernels = context.kernels<T>();
   const std::int64_t size = m.head_size();
   T *const dmixed = scratch, *const dlinear = dmixed + size, *const sum = dlinear + size,
@@ -179,18 +200,25 @@ AttentionWork vjp_head(const Context& context, Mixture& m, const HeadTask& task,
   const std::array<T*, expert_count> dexperts{nullptr, dlinear, nullptr};
   gather_head(m, dy + task.query_offset, dmixed);
   kernels.mix_vjp(m.in.length, m.in.head_dim(), expert_count, m.weights_of<T>(task), experts.data(), dmixed,
-                  dexperts.data(), dweights);
+                  dexperts.data(),
+                  to.weights.data<T>() + task.index * m.in.length * std::int64_t(expert_count));
   AttentionHeadGradient<T> softmax = softmax_gradient(m, task, rest);
   connect(softmax, m, dmixed, sum);
+  softmax.narrow_dbias = to.bias.data<T>() + task.index * m.bias.seen;
   LinearHeadGradient<T> linear;
   linear.forward = linear_head(m, task, rest);
   connect(linear, m, dlinear, next);
   const AttentionWork work = kernels.softmax_attention_vjp(softmax) + kernels.linear_attention_vjp(linear);
-  kernels.add(3 * size, sum, next, sum);
-  Tensor dq = gradients.dq, dk = gradients.dk, dv = gradients.dv;
-  place_head(m, sum, dq.data<T>() + task.query_offset);
-  place_head(m, sum + size, dk.data<T>() + task.key_offset);
-  place_head(m, sum + 2 * size, dv.data<T>() + task.key_offset);
+  if (m.own_linear()) {
+    kernels.add(size, sum + 2 * size, next + 2 * size, sum + 2 * size);
+    place_head(m, next, to.linear_dq.data<T>() + task.query_offset);
+    place_head(m, next + size, to.linear_dk.data<T>() + task.key_offset);
+  } else {
+    kernels.add(3 * size, sum, next, sum);
+  }
+  place_head(m, sum, to.sums.dq.data<T>() + task.query_offset);
+  place_head(m, sum + size, to.sums.dk.data<T>() + task.key_offset);
+  place_head(m, sum + 2 * size, to.sums.dv.data<T>() + task.key_offset);
   return work;
 }
 
@@ -208,44 +236,60 @@ Tensor sum_heads(const Context& context, const Mixture& m, const T* parts) {
 
 template <class T>
 AttentionWork vjp_short_head(const Context& context, Mixture& m, const HeadTask& task, const T* dy,
-                             AttentionGradients& gradients, T* dweights, T* scratch) {
+                             MixtureGradients& to, T* scratch) {
   MixedHeadGradient<T> gradient;
   gradient.forward = short_head(m, task, scratch);
-  gradients.set(gradient, m.in, task, dy);
-  gradient.dweights = dweights;
+  to.sums.set(gradient, m.in, task, dy);
+  gradient.dweights = to.weights.data<T>() + task.index * m.in.length * std::int64_t(expert_count);
   return context.kernels<T>().mixed_attention_vjp(gradient);
 }
 
 template <class T>
 void vjp(Backward& pass, Mixture& m) {
   const Context& context = pass.context();
-  AttentionGradients gradients(context, m.in);
-  Tensor parts = Tensor::empty(context, {m.in.batch * m.in.heads, m.in.length, expert_count}, dtype_of<T>);
+  const auto like = [&](const Tensor& x) {
+    return x.defined() ? Tensor::empty(context, x.shape(), x.dtype()) : Tensor();
+  };
+  MixtureGradients to{
+      AttentionGradients(context, m.in), like(m.linear_q), like(m.linear_k),
+      Tensor::empty(context, {m.in.batch * m.in.heads, m.in.length, expert_count}, dtype_of<T>),
+      Tensor::zeros(context, {m.in.batch * m.in.heads, m.bias.seen}, dtype_of<T>)};
   const T* dy = pass.gradient().data<T>();
-  T* dweights = parts.data<T>();
-  const std::int64_t size = m.in.length * std::int64_t(expert_count);
   const std::int64_t scratch_size = m.is_short() ? mixed_attention_scratch(m.in.length, m.in.head_dim())
                                                  : 8 * m.head_size() + m.head_scratch();
   for_heads<T>(context, m.in, scratch_size, [&](const HeadTask& task, T* scratch) {
-    T* const to = dweights + task.index * size;
-    return m.is_short() ? vjp_short_head(context, m, task, dy, gradients, to, scratch)
-                        : vjp_head(context, m, task, dy, gradients, to, scratch);
+    return m.is_short() ? vjp_short_head(context, m, task, dy, to, scratch)
+                        : vjp_head(context, m, task, dy, to, scratch);
   });
-  if (pass.needs(0)) pass.add(0, sum_heads(context, m, dweights));
-  pass.add(1, gradients.dq);
-  pass.add(2, gradients.dk);
-  pass.add(3, gradients.dv);
+  if (pass.needs(0)) pass.add(0, sum_heads(context, m, to.weights.data<T>()));
+  pass.add(1, to.sums.dq);
+  pass.add(2, to.sums.dk);
+  pass.add(3, to.sums.dv);
+  pass.add(4, to.linear_dq);
+  pass.add(5, to.linear_dk);
+  if (pass.needs(6)) pass.add(6, sum_bias_gradients<T>(context, m.bias, to.bias));
 }
 
 }  // namespace
 
 Variable mixed_attention(const Variable& weights, const Variable& q, const Variable& k, const Variable& v,
-                         int heads, std::int64_t window, std::int64_t chunk) {
+                         int heads, std::int64_t window, std::int64_t chunk,
+                         const MixedPositions& positions) {
   if (window < 1) throw_value("mixed_attention", "window", "a number >= 1", std::to_string(window));
   if (chunk < 1) throw_value("mixed_attention", "chunk", "a number >= 1", std::to_string(chunk));
   const Context& context = q.context();
-  Mixture m{
-      attention_inputs("mixed_attention", q, k, v, heads, {}), row_major(weights), window, chunk, {}, {}};
+  Mixture m;
+  m.in = attention_inputs("mixed_attention", q, k, v, heads, {});
+  m.weights = row_major(weights);
+  m.window = window;
+  m.chunk = chunk;
+  if (positions.linear_q.defined() || positions.linear_k.defined()) {
+    require_shape("mixed_attention", "linear_q", positions.linear_q.shape(), k.shape());
+    require_shape("mixed_attention", "linear_k", positions.linear_k.shape(), k.shape());
+    m.linear_q = row_major(positions.linear_q);
+    m.linear_k = row_major(positions.linear_k);
+  }
+  m.bias = window_bias("mixed_attention", positions.local_bias, heads, window, std::min(window, m.in.length));
   require_shape("mixed_attention", "weights", weights.shape(),
                 {m.in.batch * m.in.length, std::int64_t(expert_count)});
   const Shape normalisers{m.in.batch * heads, expert_count, m.in.length};
@@ -259,32 +303,45 @@ Variable mixed_attention(const Variable& weights, const Variable& q, const Varia
     using T = decltype(zero);
     m.is_short() ? forward_short(context, m, y.data<T>()) : forward(context, m, y.data<T>());
   });
-  return q.tape().record("mixed_attention", {weights, q, k, v}, y, [m](Backward& pass) mutable {
-    visit_dtype(m.weights.dtype(), [&](auto zero) { vjp<decltype(zero)>(pass, m); });
-  });
+  return q.tape().record("mixed_attention",
+                         {weights, q, k, v, positions.linear_q, positions.linear_k, positions.local_bias}, y,
+                         [m](Backward& pass) mutable {
+                           visit_dtype(m.weights.dtype(), [&](auto zero) { vjp<decltype(zero)>(pass, m); });
+                         });
 }
 
 // --- cases -------------------------------------------------------------------------------------------------
 
 namespace {
 
-// The three definitions by loops, from the inputs weights, q, k, v.
-Values reference(Tensors x, int heads, std::int64_t window) {
-  const auto dot = [](const Values& a, const Values& b, auto f) {
+// What the inputs of a case are, in this order.
+struct CaseInputs {
+  bool own_linear = false, bias = false;  // weights q k v [linear_q linear_k] [bias]
+
+  template <class X>
+  std::vector<X> linear(std::span<const X> x) const {
+    return own_linear ? std::vector<X>{x[4], x[5], x[3]} : std::vector<X>{x[1], x[2], x[3]};
+  }
+  template <class X>
+  std::vector<X> local(std::span<const X> x) const {
+    std::vector<X> inputs{x[1], x[2], x[3]};
+    if (bias) inputs.push_back(x.back());
+    return inputs;
+  }
+};
+
+// The three definitions by loops.
+Values reference(Tensors x, int heads, std::int64_t window, const CaseInputs& inputs) {
+  const auto kernel = [&](const Values& a, const Values& b, auto...) {
+    const auto phi = [](double u) { return u > 0 ? u + 1 : std::exp(u); };
     double sum = 0;
-    for (std::size_t c = 0; c < a.size(); ++c) sum += f(a[c]) * f(b[c]);
+    for (std::size_t c = 0; c < a.size(); ++c) sum += phi(a[c]) * phi(b[c]);
     return sum;
   };
-  const auto softmax = [&](const Values& a, const Values& b) {
-    return std::exp(dot(a, b, [](double u) { return u; }) / std::sqrt(double(a.size())));
-  };
-  const auto kernel = [&](const Values& a, const Values& b) {
-    return dot(a, b, [](double u) { return u > 0 ? u + 1 : std::exp(u); });
-  };
   const std::int64_t length = x[1].shape()[1], width = x[1].shape()[2];
-  const std::array<Values, expert_count> experts{attention_reference(x.subspan(1), heads, length, softmax),
-                                                 attention_reference(x.subspan(1), heads, length, kernel),
-                                                 attention_reference(x.subspan(1), heads, window, softmax)};
+  const std::array<Values, expert_count> experts{softmax_attention_reference(x.subspan(1, 3), heads, length),
+                                                 attention_reference(inputs.linear(x), heads, length, kernel),
+                                                 softmax_attention_reference(inputs.local(x), heads, window)};
   Values y(experts[full_expert].size());
   for (std::size_t i = 0; i < y.size(); ++i) {
     for (std::size_t e = 0; e < expert_count; ++e)
@@ -293,36 +350,56 @@ Values reference(Tensors x, int heads, std::int64_t window) {
   return y;
 }
 
-Variable composed(Tape&, Variables x, int heads, std::int64_t window, std::int64_t chunk) {
-  const Variable &q = x[1], &k = x[2], &v = x[3];
-  const Shape rows{x[0].shape()[0], q.shape()[2]};
-  const std::vector<Variable> experts{reshape(full_attention(q, k, v, heads), rows),
-                                      reshape(linear_attention(q, k, v, heads, chunk), rows),
-                                      reshape(local_attention(q, k, v, heads, window), rows)};
-  return reshape(mix(x[0], experts), q.shape());
+Variable composed(Variables x, int heads, std::int64_t window, std::int64_t chunk, const CaseInputs& inputs) {
+  const Shape rows{x[0].shape()[0], x[1].shape()[2]};
+  const auto linear = inputs.linear(x), local = inputs.local(x);
+  const std::vector<Variable> experts{
+      reshape(full_attention(x[1], x[2], x[3], heads), rows),
+      reshape(linear_attention(linear[0], linear[1], linear[2], heads, chunk), rows),
+      reshape(local_attention(local[0], local[1], local[2], heads, window, {},
+                              inputs.bias ? local[3] : Variable{}),
+              rows)};
+  return reshape(mix(x[0], experts), x[1].shape());
+}
+
+MixedPositions positions_of(Variables x, const CaseInputs& inputs) {
+  MixedPositions positions;
+  if (inputs.own_linear) {
+    positions.linear_q = x[4];
+    positions.linear_k = x[5];
+  }
+  if (inputs.bias) positions.local_bias = x.back();
+  return positions;
 }
 
 }  // namespace
 
 std::vector<OpCase> mixed_attention_cases(const Context& context) {
   const auto make = [&](const char* name, const Shape& shape, int heads, std::int64_t window,
-                        std::int64_t chunk, std::uint32_t site) {
+                        std::int64_t chunk, std::uint32_t site, const CaseInputs& own = {}) {
     std::vector<Tensor> inputs = attention_tensors(context, shape, site);
     inputs.insert(inputs.begin(), uniform(context, {shape[0] * shape[1], expert_count}, site + 3));
-    return OpCase{
-        .name = name,
-        .inputs = inputs,
-        .op = [heads, window, chunk](
-                  Tape&,
-                  Variables x) { return mixed_attention(x[0], x[1], x[2], x[3], heads, window, chunk); },
-        .reference = [heads, window](Tensors x) { return reference(x, heads, window); },
-        .composed = [heads, window, chunk](Tape& tape,
-                                           Variables x) { return composed(tape, x, heads, window, chunk); }};
+    if (own.own_linear) {
+      inputs.push_back(uniform(context, shape, site + 4));
+      inputs.push_back(uniform(context, shape, site + 5));
+    }
+    if (own.bias) inputs.push_back(uniform(context, {heads, window}, site + 6));
+    return OpCase{.name = name,
+                  .inputs = inputs,
+                  .op =
+                      [heads, window, chunk, own](Tape&, Variables x) {
+                        return mixed_attention(x[0], x[1], x[2], x[3], heads, window, chunk,
+                                               positions_of(x, own));
+                      },
+                  .reference = [heads, window, own](Tensors x) { return reference(x, heads, window, own); },
+                  .composed = [heads, window, chunk, own](
+                                  Tape&, Variables x) { return composed(x, heads, window, chunk, own); }};
   };
   OpCase strided = make("strided views", {2, 3, 4}, 2, 2, 2, 30);
   strided.inputs[0] = strided.inputs[0].reshape({3, 6}).transpose(0, 1);
   for (std::size_t i = 1; i < strided.inputs.size(); ++i)
     strided.inputs[i] = strided.inputs[i].reshape({2, 4, 3}).transpose(1, 2);
+  const CaseInputs linear{.own_linear = true}, bias{.bias = true}, both{true, true};
   return {
       make("one head", {1, 5, 3}, 1, 3, 64, 1),
       make("heads and batch", {2, 5, 6}, 3, 3, 2, 5),
@@ -332,6 +409,12 @@ std::vector<OpCase> mixed_attention_cases(const Context& context) {
       make("longer than short sequences", {1, longest_mixed_head + 3, 1}, 1, 20, 64, 17),
       make("no position", {2, 0, 4}, 2, 3, 3, 20),
       strided,
+      make("linear apart", {2, 5, 6}, 3, 3, 2, 40, linear),
+      make("bias", {2, 5, 6}, 3, 3, 2, 50, bias),
+      make("bias, across tiles", {1, 37, 2}, 1, 6, 8, 60, bias),
+      make("bias beyond the sequence", {2, 4, 2}, 1, 9, 3, 70, bias),
+      make("linear apart and bias", {2, 37, 4}, 2, 20, 8, 80, both),
+      make("all apart, no position", {2, 0, 4}, 2, 3, 3, 90, both),
   };
 }
 

@@ -5,6 +5,15 @@
 
 namespace dirigo::ops {
 
+inline void require_distinct(std::string_view op, std::span<const std::int32_t> rows,
+                             std::int64_t row_count) {
+  std::vector<bool> seen(static_cast<std::size_t>(row_count));
+  for (const std::int32_t row : rows) {
+    if (seen[std::size_t(row)]) throw_value(op, "rows", "distinct rows", std::to_string(row) + " twice");
+    seen[std::size_t(row)] = true;
+  }
+}
+
 // y_i = x_rows[i]: (N, D) -> (n, D)
 inline Tensor pick_rows(const Context& context, const Tensor& x, std::span<const std::int32_t> rows) {
   const std::int64_t cols = x.shape()[1], n = std::int64_t(rows.size());

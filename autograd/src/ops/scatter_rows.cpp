@@ -3,25 +3,13 @@
 #include "rows.hpp"
 
 namespace dirigo::ops {
-namespace {
-
-void require_distinct(std::span<const std::int32_t> rows, std::int64_t row_count) {
-  std::vector<bool> seen(static_cast<std::size_t>(row_count));
-  for (const std::int32_t row : rows) {
-    if (seen[std::size_t(row)])
-      throw_value("scatter_rows", "rows", "distinct rows", std::to_string(row) + " twice");
-    seen[std::size_t(row)] = true;
-  }
-}
-
-}  // namespace
 
 Variable scatter_rows(const Variable& x, std::span<const std::int32_t> rows, std::int64_t row_count) {
   require_rank("scatter_rows", "x", x.shape(), 2, "(n, D)");
   require_shape("scatter_rows", "x", x.shape(), {std::int64_t(rows.size()), x.shape()[1]});
   if (row_count < 0) throw_value("scatter_rows", "row_count", "a number >= 0", std::to_string(row_count));
   require_indices("scatter_rows", rows, row_count);
-  require_distinct(rows, row_count);
+  require_distinct("scatter_rows", rows, row_count);
   Tensor y = add_to_rows(x.context(), row_major(x), rows, row_count);
   return x.tape().record("scatter_rows", {x}, y, [indices = copy(rows)](Backward& pass) {
     pass.add(0, pick_rows(pass.context(), pass.gradient(), indices));

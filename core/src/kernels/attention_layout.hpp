@@ -29,4 +29,11 @@ static inline constexpr std::int64_t larger(std::int64_t a, std::int64_t b) {
   return a > b ? a : b;
 }
 
+// A row of values by distance, with room before and behind it (softmax_attention.inl.hpp): whole vectors
+// reach less than key_panel before the window, and less than a tile's rows twice and a panel behind it.
+static inline constexpr std::int64_t distance_row_size(std::int64_t window) {
+  return window + 3 * key_panel;
+}
+static_assert(2 * (max_tile_rows - 1) + key_panel <= 2 * key_panel);
+
 }  // namespace dirigo::kernels

@@ -140,6 +140,40 @@ std::int64_t query_rows(std::int64_t window) {
   return window < tall_tile_window ? Tile<Arch, T>::rows : tall_tile_rows<Arch, T>;
 }
 
+// Of the queries of a head: the position of one, and the first whose position is at least `position`.
+template <class Arch, class Head>
+DIRIGO_INLINE std::int64_t query_position(const Head& head, std::int64_t query) {
+  return head.positions ? head.positions[query] : query;
+}
+template <class Arch, class Head>
+std::int64_t query_at(const Head& head, std::int64_t position) {
+  if (!head.positions) return smaller(position, head.queries);
+  std::int64_t before = 0, after = head.queries;
+  while (before < after) {
+    const std::int64_t middle = (before + after) / 2;
+    if (head.positions[middle] < position) {
+      before = middle + 1;
+    } else {
+      after = middle;
+    }
+  }
+  return before;
+}
+
+// How many queries from `first` on, at most `most`, have positions less than `spread` apart.
+template <class Arch, class Head>
+std::int64_t neighbours(const Head& head, std::int64_t first, std::int64_t most, std::int64_t spread) {
+  const std::int64_t available = smaller(most, head.queries - first);
+  if (!head.positions) return smaller(available, spread);
+  std::int64_t rows = 1;
+  while (rows < available && head.positions[first + rows] - head.positions[first] < spread) ++rows;
+  return rows;
+}
+// How far apart the queries of a tile may be that see up to `window` keys.
+static inline std::int64_t tile_spread(std::int64_t window) {
+  return larger(key_panel, window / 2);
+}
+
 // c (m x n) = [c +] a b, n a multiple of Tile::columns.
 template <class Arch, class T, Start start>
 DIRIGO_INLINE void query_product(std::int64_t m, std::int64_t n, std::int64_t k, const T* a,

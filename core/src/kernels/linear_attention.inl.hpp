@@ -110,7 +110,7 @@ class LinearForward {
   }
 
  private:
-  std::int64_t position(std::int64_t query) const { return head_.positions ? head_.positions[query] : query; }
+  std::int64_t position(std::int64_t query) const { return query_position<Arch>(head_, query); }
   // The query's row in q and out.
   std::int64_t row_of(std::int64_t query) const { return head_.in_place ? position(query) : query; }
 
@@ -233,10 +233,14 @@ class LinearBackward {
   }
 
   AttentionWork run() {
-    const std::int64_t last = round_down(length_ - 1, chunk_);
+    const std::int64_t last = round_down(query_position<Arch>(head_, head_.queries - 1), chunk_);
     reset_state();
     for (std::int64_t chunk = 0; chunk <= last; chunk += chunk_) sweep_forward(chunk, chunk == last);
     reset_state();
+    for (std::int64_t j = last + chunk_; j < length_; ++j) {  // no query sees them
+      fill<Arch>(0, d_, T(0), gradient_.dk + j * gradient_.dk_stride);
+      fill<Arch>(0, d_, T(0), gradient_.dv + j * gradient_.dv_stride);
+    }
     for (std::int64_t chunk = last; chunk >= 0; chunk -= chunk_) sweep_backward(chunk, chunk == last);
     return work_;
   }
@@ -249,10 +253,19 @@ class LinearBackward {
     fill<Arch>(0, padded_, T(0), total_);
   }
 
-  // The chunk's g rows and e values.
-  void pack_gradient(std::int64_t chunk, std::int64_t n) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      const std::int64_t row = chunk + i;
+  // The queries of a chunk: rows [first, first + count).
+  struct Queries {
+    std::int64_t first, count;
+  };
+  Queries queries_of(std::int64_t chunk) const {
+    const std::int64_t first = query_at<Arch>(head_, chunk);
+    return {first, query_at<Arch>(head_, chunk + chunk_) - first};
+  }
+
+  // Their g rows and e values.
+  void pack_gradient(const Queries& queries) {
+    for (std::int64_t i = 0; i < queries.count; ++i) {
+      const std::int64_t row = queries.first + i;
       const T z = head_.denominator[row];
       const bool clamped = z < T(smallest_denominator);
       T* const g = g_rows_ + i * padded_;
@@ -270,14 +283,18 @@ class LinearBackward {
   // da_i from the keys of earlier chunks, then S^T += V^T phi(K), z += sum phi(k).
   void sweep_forward(std::int64_t chunk, bool last) {
     const std::int64_t n = smaller(chunk_, length_ - chunk);
-    T* const dq = dq_ + chunk * padded_;
+    const Queries queries = queries_of(chunk);
+    T* const dq = dq_ + queries.first * padded_;
     if (chunk == 0) {
-      fill<Arch>(0, n * padded_, T(0), dq);
+      fill<Arch>(0, queries.count * padded_, T(0), dq);
     } else {
-      pack_gradient(chunk, n);
-      small_product<Arch, T, Start::zero>(n, padded_, d_, g_rows_, padded_, 1, state_, padded_, dq, padded_);
-      for (std::int64_t i = 0; i < n; ++i) add_row<Arch>(padded_, e_[chunk + i], total_, dq + i * padded_);
-      work_.useful += 2 * d_ * (d_ + 1) * n;
+      pack_gradient(queries);
+      small_product<Arch, T, Start::zero>(queries.count, padded_, d_, g_rows_, padded_, 1, state_, padded_,
+                                          dq, padded_);
+      for (std::int64_t i = 0; i < queries.count; ++i) {
+        add_row<Arch>(padded_, e_[queries.first + i], total_, dq + i * padded_);
+      }
+      work_.useful += 2 * d_ * (d_ + 1) * queries.count;
     }
     if (!last) {
       pack_keys(chunk, n);
@@ -290,28 +307,32 @@ class LinearBackward {
   // dk and dv from the queries of later chunks, everything inside the chunk, then R += A^T G, r += sum e a.
   void sweep_backward(std::int64_t chunk, bool last) {
     const std::int64_t n = smaller(chunk_, length_ - chunk);
+    const Queries queries = queries_of(chunk);
     pack_keys(chunk, n);
-    pack_gradient(chunk, n);
-    pack_features<Arch>(n, d_, padded_, head_.q + chunk * head_.q_stride, head_.q_stride, q_features_);
+    pack_gradient(queries);
+    pack_features<Arch>(queries.count, d_, padded_, head_.q + queries.first * head_.q_stride, head_.q_stride,
+                        q_features_);
     pack_panels<Arch>(0, n, d_, k_features_, padded_, k_panels_);
     pack_panels<Arch>(0, n, d_, v_rows_, padded_, v_panels_);
     fill<Arch>(0, n * padded_, T(0), dk_);
     fill<Arch>(0, n * padded_, T(0), dv_);
     if (!last) read_reversed_state(n);
-    for (std::int64_t q = 0; q < n; q += gradient_queries) {
-      run_block(chunk, q, smaller(q + gradient_queries, n));
+    for (std::int64_t q = 0; q < queries.count; q += gradient_queries) {
+      run_block(chunk, queries, q, smaller(q + gradient_queries, queries.count));
+    }
+    for (std::int64_t i = 0; i < queries.count; ++i) {
+      write_feature_gradient(q_features_ + i * padded_, dq_ + (queries.first + i) * padded_,
+                             gradient_.dq + (queries.first + i) * gradient_.dq_stride);
     }
     for (std::int64_t i = 0; i < n; ++i) {
-      write_feature_gradient(q_features_ + i * padded_, dq_ + (chunk + i) * padded_,
-                             gradient_.dq + (chunk + i) * gradient_.dq_stride);
       write_feature_gradient(k_features_ + i * padded_, dk_ + i * padded_,
                              gradient_.dk + (chunk + i) * gradient_.dk_stride);
       write_row<Arch>(d_, T(1), dv_ + i * padded_, gradient_.dv + (chunk + i) * gradient_.dv_stride);
     }
-    if (chunk > 0) {
-      add_product<Arch>(d_, padded_, n, q_features_, std::int64_t(1), padded_, g_rows_, state_);
-      add_rows<Arch>(n, padded_, e_ + chunk, q_features_, total_);
-      work_.useful += 2 * d_ * (d_ + 1) * n;
+    if (chunk > 0 && queries.count > 0) {
+      add_product<Arch>(d_, padded_, queries.count, q_features_, std::int64_t(1), padded_, g_rows_, state_);
+      add_rows<Arch>(queries.count, padded_, e_ + queries.first, q_features_, total_);
+      work_.useful += 2 * d_ * (d_ + 1) * queries.count;
     }
   }
 
@@ -326,12 +347,16 @@ class LinearBackward {
     work_.useful += 4 * d_ * d_ * n;
   }
 
-  // Queries [q, q_end) of the chunk against its keys up to q_end.
-  void run_block(std::int64_t chunk, std::int64_t q, std::int64_t q_end) {
-    std::int64_t computed = 0;
+  // Queries [q, q_end) of the chunk's against the keys that the last of them sees.
+  void run_block(std::int64_t chunk, const Queries& queries, std::int64_t q, std::int64_t q_end) {
+    const auto seen = [&](std::int64_t query) {
+      return query_position<Arch>(head_, queries.first + query) - chunk + 1;
+    };
+    const std::int64_t key_end = seen(q_end - 1);
+    std::int64_t computed = 0, unmasked = 0;
     for (std::int64_t first = q; first < q_end; first += tile_rows) {
       const std::int64_t rows = smaller(tile_rows, q_end - first);
-      const std::int64_t hi = first + rows, columns = round_up(hi, key_panel);
+      const std::int64_t hi = seen(first + rows - 1), columns = round_up(hi, key_panel);
       T* const weights = weights_ + (first - q) * score_stride_;
       T* const dweights = dweights_ + (first - q) * score_stride_;
       panel_scores<Arch>(rows, d_, padded_, q_features_ + first * padded_, k_panels_, 0, columns, weights,
@@ -339,16 +364,17 @@ class LinearBackward {
       panel_scores<Arch>(rows, d_, padded_, g_rows_ + first * padded_, v_panels_, 0, columns, dweights,
                          score_stride_);
       for (std::int64_t r = 0; r < rows; ++r) {
-        finish_row(first + r + 1, round_up(q_end, key_panel), e_[chunk + first + r],
+        finish_row(seen(first + r), round_up(key_end, key_panel), e_[queries.first + first + r],
                    weights + r * score_stride_, dweights + r * score_stride_);
+        unmasked += seen(first + r);
       }
       add_product<Arch>(rows, padded_, hi, dweights, score_stride_, std::int64_t(1), k_features_,
-                        dq_ + (chunk + first) * padded_);
+                        dq_ + (queries.first + first) * padded_);
       computed += rows * (2 * columns + hi);
     }
-    for (std::int64_t j = 0; j < q_end; j += tile_rows) {
-      const std::int64_t keys = smaller(tile_rows, q_end - j);
-      const std::int64_t first = larger(q, j);
+    for (std::int64_t j = 0; j < key_end; j += tile_rows) {
+      const std::int64_t keys = smaller(tile_rows, key_end - j);
+      const std::int64_t first = larger(q, query_at<Arch>(head_, chunk + j) - queries.first);
       const std::int64_t corner = (first - q) * score_stride_ + j;
       add_product<Arch>(keys, padded_, q_end - first, weights_ + corner, std::int64_t(1), score_stride_,
                         g_rows_ + first * padded_, dv_ + j * padded_);
@@ -356,7 +382,6 @@ class LinearBackward {
                         q_features_ + first * padded_, dk_ + j * padded_);
       computed += 2 * keys * (q_end - first);
     }
-    const std::int64_t unmasked = (q_end * (q_end + 1) - q * (q + 1)) / 2;
     work_.useful += 10 * d_ * unmasked;
     work_.padding += 2 * d_ * (computed - 5 * unmasked);
   }

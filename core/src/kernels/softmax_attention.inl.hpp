@@ -48,6 +48,47 @@ DIRIGO_INLINE void mask_edges(const EdgeLimits<Arch, T>& limits, std::int64_t lo
   }
 }
 
+// Values by distance from the query, turned round so that they lie along its scores: value(x) belongs to the
+// x-th key of its window, the one at distance window - 1 - x. Zero before the window and behind it.
+template <class Arch, class T>
+class DistanceRow {
+ public:
+  DistanceRow() = default;  // absent
+  DistanceRow(std::int64_t window, T* values) : window_(window), values_(values + key_panel) {
+    fill<Arch>(-std::int64_t(key_panel), window + 2 * key_panel, T(0), values_);
+  }
+
+  explicit operator bool() const { return values_ != nullptr; }
+  const T* at(std::int64_t x) const { return values_ + x; }
+  void read(T factor, const T* by_distance) {
+    for (std::int64_t x = 0; x < window_; ++x) values_[x] = by_distance[window_ - 1 - x] * factor;
+  }
+  void write(T* by_distance) const {
+    for (std::int64_t x = 0; x < window_; ++x) by_distance[window_ - 1 - x] = values_[x];
+  }
+
+  // row[j] += value(j - first) for the keys j of [lo, hi), and then the transpose.
+  DIRIGO_INLINE void add_to(std::int64_t first, std::int64_t lo, std::int64_t hi, T* row) const {
+    constexpr int width = lanes<Arch, T>;
+    for (std::int64_t j = round_down(lo, width); j < hi; j += width) {
+      (load<Arch, T>(row + j) + load<Arch, T>(values_ + (j - first))).store_unaligned(row + j);
+    }
+  }
+  DIRIGO_INLINE void take_in(std::int64_t first, std::int64_t lo, std::int64_t hi, const T* row) {
+    constexpr int width = lanes<Arch, T>;
+    for (std::int64_t j = round_down(lo, width); j < hi; j += width) {
+      add_at(j - first, load<Arch, T>(row + j));
+    }
+  }
+  DIRIGO_INLINE void add_at(std::int64_t x, const Batch<Arch, T>& values) {
+    (load<Arch, T>(values_ + x) + values).store_unaligned(values_ + x);
+  }
+
+ private:
+  std::int64_t window_ = 0;
+  T* values_ = nullptr;
+};
+
 template <class Arch, class T>
 DIRIGO_INLINE T horizontal_max(const Batch<Arch, T>& x) {
   constexpr int width = lanes<Arch, T>;
@@ -142,19 +183,23 @@ class SoftmaxForward {
         padded_(round_up(head.head_dim, key_panel)),
         window_(smaller(head.window, head.length)),
         tile_rows_(query_rows<Arch, T>(window_)),
-        spread_(larger(key_panel, window_ / 2)) {
+        spread_(tile_spread(window_)) {
     Scratch<Arch, T> scratch(head.scratch);
     k_panels_ = scratch.take(round_up(head.length, key_panel) * d_);
     v_rows_ = scratch.take(round_up(head.length, key_panel) * padded_);
     q_rows_ = scratch.take(query_group * padded_);
     output_ = scratch.take(query_group * padded_);
     scores_ = scratch.take(max_tile_rows * score_stride);
+    if (head.bias) {
+      bias_ = {window_, scratch.take(distance_row_size(window_))};
+      bias_.read(T(log2_e), head.bias);
+    }
   }
 
   AttentionWork run() {
     for (std::int64_t first = 0; first < head_.queries; first += rows_) {
       first_ = first;
-      rows_ = neighbours(first, query_group, larger(spread_, query_group));
+      rows_ = neighbours<Arch>(head_, first, query_group, larger(spread_, query_group));
       run_group();
     }
     // QK and PV: 2 d each per pair.
@@ -165,21 +210,12 @@ class SoftmaxForward {
  private:
   static constexpr std::int64_t score_stride = key_block + row_gap;
 
-  std::int64_t position(std::int64_t query) const { return head_.positions ? head_.positions[query] : query; }
+  std::int64_t position(std::int64_t query) const { return query_position<Arch>(head_, query); }
   // The query's row in q and out.
   std::int64_t row_of(std::int64_t query) const { return head_.in_place ? position(query) : query; }
   // exercise sliding_window: auto first_key(std::int64_t) const { return std::int64_t(0); }
   std::int64_t first_key(std::int64_t query) const { return larger(0, position(query) - head_.window + 1); }
   // end of exercise
-
-  // How many queries from `first` on, at most `most`, have positions less than `spread` apart.
-  std::int64_t neighbours(std::int64_t first, std::int64_t most, std::int64_t spread) const {
-    const std::int64_t available = smaller(most, head_.queries - first);
-    if (!head_.positions) return smaller(available, spread);
-    std::int64_t rows = 1;
-    while (rows < available && position(first + rows) - position(first) < spread) ++rows;
-    return rows;
-  }
 
   void run_group() {
     const std::int64_t lo = first_key(first_), hi = position(first_ + rows_ - 1) + 1;
@@ -198,7 +234,8 @@ class SoftmaxForward {
       pack_keys(larger(block, round_down(lo, key_panel)), end);
       // Consecutive queries form a tile while they are so close that it hardly computes more than they see.
       for (std::int64_t row = 0; row < rows_;) {
-        const std::int64_t rows = smaller(rows_ - row, neighbours(first_ + row, tile_rows_, spread_));
+        const std::int64_t rows =
+            smaller(rows_ - row, neighbours<Arch>(head_, first_ + row, tile_rows_, spread_));
         run_tile(row, rows, block, end);
         row += rows;
       }
@@ -231,6 +268,10 @@ class SoftmaxForward {
     for (std::int64_t r = 0; r < rows; ++r) {
       row_lo[r] = larger(first_key(query + r), begin) - begin;
       row_hi[r] = smaller(position(query + r) + 1, hi) - begin;
+      if (bias_) {
+        bias_.add_to(position(query + r) - window_ + 1 - begin, row_lo[r], row_hi[r],
+                     scores_ + r * score_stride);
+      }
       state_[row + r].find_largest(limits_, row_lo[r], row_hi[r], columns, scores_ + r * score_stride);
       unmasked_ += larger(0, row_hi[r] - row_lo[r]);
     }
@@ -274,6 +315,7 @@ class SoftmaxForward {
   std::int64_t kept_ = 0, packed_ = 0;        // panels of keys [kept, packed) are in scratch
   std::int64_t unmasked_ = 0, computed_ = 0;  // pairs: unmasked; in QK plus in PV
   OnlineSoftmax<Arch, T> state_[query_group];
+  DistanceRow<Arch, T> bias_;
   T *k_panels_, *v_rows_, *q_rows_, *output_, *scores_;
 };
 
@@ -298,7 +340,9 @@ class SoftmaxBackward {
         length_(head_.length),
         d_(head_.head_dim),
         padded_(round_up(d_, key_panel)),
-        tile_rows_(query_rows<Arch, T>(smaller(head_.window, length_))) {
+        window_(smaller(head_.window, length_)),
+        queries_(head_.queries),
+        tile_rows_(query_rows<Arch, T>(window_)) {
     Scratch<Arch, T> scratch(head_.scratch);
     k_panels_ = scratch.take(round_up(length_, key_panel) * d_);
     v_panels_ = scratch.take(round_up(length_, key_panel) * d_);
@@ -312,14 +356,18 @@ class SoftmaxBackward {
     narrow_ = take_band(scratch);
     p_ = scratch.take(gradient_queries * score_stride);
     ds_ = scratch.take(gradient_queries * score_stride);
+    take_bias(scratch, outer_, head_.window, head_.bias);
+    take_bias(scratch, narrow_, gradient.narrow.window, gradient.narrow.bias);
   }
 
   AttentionWork run() {
     pack();
     for (std::int64_t block = 0; block < length_; block += gradient_keys) run_key_block(block);
-    for (std::int64_t i = 0; i < length_; ++i) {
+    for (std::int64_t i = 0; i < queries_; ++i) {
       write_row<Arch>(d_, head_.scale, dq_ + i * padded_, gradient_.dq + i * gradient_.dq_stride);
     }
+    if (outer_.bias) outer_.dbias.write(gradient_.dbias);
+    if (narrow_.bias) narrow_.dbias.write(gradient_.narrow_dbias);
     // Five products: S, dP, dQ, dK, dV.
     const std::int64_t useful = 10 * d_ * unmasked_;
     return {useful, 2 * d_ * computed_ - useful};
@@ -328,13 +376,15 @@ class SoftmaxBackward {
  private:
   static constexpr std::int64_t score_stride = gradient_keys + row_gap;
 
+  std::int64_t position(std::int64_t query) const { return query_position<Arch>(head_, query); }
+
   void pack() {
     pack_panels<Arch>(0, length_, d_, head_.k, head_.k_stride, k_panels_);
     pack_panels<Arch>(0, length_, d_, head_.v, head_.v_stride, v_panels_);
     pack_rows<Arch>(length_, d_, padded_, T(1), head_.k, head_.k_stride, k_rows_);
-    pack_rows<Arch>(length_, d_, padded_, T(head_.scale * T(log2_e)), head_.q, head_.q_stride, q_rows_);
-    pack_rows<Arch>(length_, d_, padded_, T(1), gradient_.dout, gradient_.dout_stride, dout_rows_);
-    fill<Arch>(0, length_ * padded_, T(0), dq_);
+    pack_rows<Arch>(queries_, d_, padded_, T(head_.scale * T(log2_e)), head_.q, head_.q_stride, q_rows_);
+    pack_rows<Arch>(queries_, d_, padded_, T(1), gradient_.dout, gradient_.dout_stride, dout_rows_);
+    fill<Arch>(0, queries_ * padded_, T(0), dq_);
     const NarrowAttention<T>& narrow = gradient_.narrow;
     const bool mixed = narrow.window > 0;
     pack_band(outer_, head_.out, head_.log_sum_exp, mixed ? narrow.outer_weight : nullptr);
@@ -344,14 +394,23 @@ class SoftmaxBackward {
   // What a query's row of P and dS needs, of one of the two attentions.
   struct Band {
     T *delta, *log_sum, *weight;
+    DistanceRow<Arch, T> bias = {}, dbias = {};
   };
 
   Band take_band(Scratch<Arch, T>& scratch) const {
     return {scratch.take(length_), scratch.take(length_), scratch.take(length_)};
   }
 
+  void take_bias(Scratch<Arch, T>& scratch, Band& band, std::int64_t window, const T* bias) const {
+    if (!bias) return;
+    window = smaller(window, length_);
+    band.bias = {window, scratch.take(distance_row_size(window))};
+    band.bias.read(T(log2_e), bias);
+    band.dbias = {window, scratch.take(distance_row_size(window))};
+  }
+
   void pack_band(const Band& band, const T* out, const T* log_sum_exp, const T* weight) const {
-    for (std::int64_t i = 0; i < length_; ++i) {
+    for (std::int64_t i = 0; i < queries_; ++i) {
       band.delta[i] = dot_row<Arch>(d_, dout_rows_ + i * padded_, out + i * head_.out_stride);
       band.log_sum[i] = log_sum_exp[i] * T(log2_e);
       band.weight[i] = weight ? weight[i * gradient_.narrow.weight_stride] : T(1);
@@ -360,10 +419,10 @@ class SoftmaxBackward {
 
   void run_key_block(std::int64_t block) {
     const std::int64_t block_end = smaller(block + gradient_keys, length_);
-    const std::int64_t last_query = smaller(length_, block_end - 1 + smaller(head_.window, length_));
+    const std::int64_t last_query = query_at<Arch>(head_, block_end - 1 + window_);
     fill<Arch>(0, (block_end - block) * padded_, T(0), dk_);
     fill<Arch>(0, (block_end - block) * padded_, T(0), dv_);
-    for (std::int64_t q = block; q < last_query; q += gradient_queries) {
+    for (std::int64_t q = query_at<Arch>(head_, block); q < last_query; q += gradient_queries) {
       const std::int64_t q_end = smaller(q + gradient_queries, last_query);
       score_gradients(block, block_end, q, q_end);
       add_to_keys(block, block_end, q, q_end);
@@ -378,12 +437,12 @@ class SoftmaxBackward {
   // P and dS of queries [q, q_end) against the block, and their share of dQ. Both are also set, to 0, on the
   // masked keys that add_to_keys reads: less than tile_rows_ beyond what a query sees.
   void score_gradients(std::int64_t block, std::int64_t block_end, std::int64_t q, std::int64_t q_end) {
-    for (std::int64_t first = q; first < q_end; first += tile_rows_) {
-      const std::int64_t rows = smaller(tile_rows_, q_end - first);
+    for (std::int64_t first = q, rows = 0; first < q_end; first += rows) {
+      rows = neighbours<Arch>(head_, first, smaller(tile_rows_, q_end - first), tile_spread(window_));
       // exercise sliding_window: const std::int64_t lo = block;
-      const std::int64_t lo = larger(block, first - head_.window + 1);
+      const std::int64_t lo = larger(block, position(first) - window_ + 1);
       // end of exercise
-      const std::int64_t hi = smaller(block_end, first + rows);
+      const std::int64_t hi = smaller(block_end, position(first + rows - 1) + 1);
       const std::int64_t begin = larger(block, round_down(lo - tile_rows_ + 1, key_panel));
       const std::int64_t end = smaller(block_end, hi + tile_rows_ - 1);
       if (lo >= hi) continue;
@@ -397,11 +456,15 @@ class SoftmaxBackward {
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::int64_t i = first + r;
         // exercise sliding_window: const std::int64_t row_lo = block;
-        const std::int64_t row_lo = larger(block, i - head_.window + 1);
+        const std::int64_t row_lo = larger(block, position(i) - window_ + 1);
         // end of exercise
-        const std::int64_t row_hi = smaller(block_end, i + 1);
-        score_row(i, row_lo - begin, row_hi - begin, i + 1 - gradient_.narrow.window - begin, columns,
-                  p + r * score_stride, ds + r * score_stride);
+        const std::int64_t row_hi = smaller(block_end, position(i) + 1);
+        const std::int64_t window_lo = position(i) + 1 - window_ - begin;
+        T *const p_row = p + r * score_stride, *const ds_row = ds + r * score_stride;
+        if (outer_.bias) outer_.bias.add_to(window_lo, row_lo - begin, row_hi - begin, p_row);
+        score_row(i, row_lo - begin, row_hi - begin, position(i) + 1 - gradient_.narrow.window - begin,
+                  columns, p_row, ds_row);
+        if (outer_.bias) outer_.dbias.take_in(window_lo, row_lo - begin, row_hi - begin, ds_row);
         unmasked_ += larger(0, row_hi - row_lo);
       }
       add_product<Arch>(rows, padded_, hi - lo, ds + lo - begin, score_stride, std::int64_t(1),
@@ -413,7 +476,7 @@ class SoftmaxBackward {
   // p and ds of query i, from its scores and dP; zero outside [lo, hi). The narrower attention starts at
   // `narrow_lo`.
   void score_row(std::int64_t i, std::int64_t lo, std::int64_t hi, std::int64_t narrow_lo,
-                 std::int64_t columns, T* p, T* ds) const {
+                 std::int64_t columns, T* p, T* ds) {
     using B = Batch<Arch, T>;
     constexpr int width = lanes<Arch, T>;
     mask_edges<Arch>(limits_, lo, hi, columns, p);
@@ -426,15 +489,32 @@ class SoftmaxBackward {
       (weight * (load<Arch, T>(ds + j) - offset)).store_unaligned(ds + j);
     }
     if (split == columns) return;
+    if (narrow_.bias) {
+      score_narrow<true>(i, narrow_lo, split, columns, p, ds);
+    } else {
+      score_narrow<false>(i, narrow_lo, split, columns, p, ds);
+    }
+  }
+
+  // The same on [split, columns), where the narrower attention sees keys too.
+  template <bool biased>
+  void score_narrow(std::int64_t i, std::int64_t narrow_lo, std::int64_t split, std::int64_t columns, T* p,
+                    T* ds) {
+    using B = Batch<Arch, T>;
+    constexpr int width = lanes<Arch, T>;
+    const B shift(outer_.log_sum[i]), offset(outer_.delta[i]), share(outer_.weight[i]);
     const B narrow_shift(narrow_.log_sum[i]), narrow_offset(narrow_.delta[i]),
         narrow_share(narrow_.weight[i]);
     for (std::int64_t j = split; j < columns; j += width) {
       const B score = load<Arch, T>(p + j), dp = load<Arch, T>(ds + j);
-      const B seen = limited(score, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
+      const B own = biased ? score + load<Arch, T>(narrow_.bias.at(j - narrow_lo)) : score;
+      const B seen = limited(own, load<Arch, T>(limits_.from(smaller(j - narrow_lo, 0))));
       const B weight = share * Exponential<Arch, T>::exp2(score - shift);
       const B narrow = narrow_share * Exponential<Arch, T>::exp2(seen - narrow_shift);
+      const B narrow_ds = narrow * (dp - narrow_offset);
       (weight + narrow).store_unaligned(p + j);
-      multiply_add(weight, dp - offset, narrow * (dp - narrow_offset)).store_unaligned(ds + j);
+      multiply_add(weight, dp - offset, narrow_ds).store_unaligned(ds + j);
+      if (biased) narrow_.dbias.add_at(j - narrow_lo, narrow_ds);
     }
   }
 
@@ -442,8 +522,8 @@ class SoftmaxBackward {
   void add_to_keys(std::int64_t block, std::int64_t block_end, std::int64_t q, std::int64_t q_end) {
     for (std::int64_t j = block; j < block_end; j += tile_rows_) {
       const std::int64_t keys = smaller(tile_rows_, block_end - j);
-      const std::int64_t first = larger(q, j);
-      const std::int64_t last = smaller(q_end, j + keys - 1 + smaller(head_.window, length_));
+      const std::int64_t first = larger(q, query_at<Arch>(head_, j));
+      const std::int64_t last = smaller(q_end, query_at<Arch>(head_, j + keys - 1 + window_));
       if (first >= last) continue;
       const std::int64_t corner = (first - q) * score_stride + j - block;
       const std::int64_t target = (j - block) * padded_;
@@ -458,7 +538,7 @@ class SoftmaxBackward {
   const AttentionHeadGradient<T>& gradient_;
   const AttentionHead<T>& head_;
   const EdgeLimits<Arch, T> limits_;
-  std::int64_t length_, d_, padded_, tile_rows_;
+  std::int64_t length_, d_, padded_, window_, queries_, tile_rows_;
   std::int64_t unmasked_ = 0, computed_ = 0;  // pairs: unmasked; summed over the five products
   T *k_panels_, *v_panels_, *k_rows_, *q_rows_, *dout_rows_, *dq_, *dk_, *dv_, *p_, *ds_;
   Band outer_, narrow_;

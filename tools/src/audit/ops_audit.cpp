@@ -300,6 +300,8 @@ std::string section_of(std::string_view op) {
       {"full_attention", "softmax-attention"},
       {"local_attention", "sliding-window"},
       {"linear_attention", "linear-attention"},
+      {"rotary", "positions"},
+      {"mix_rows", "straight-through"},
       {"layer_norm", "layer-norm"},
       {"cross_entropy", "cross-entropy"},
       {"one_hot_straight_through", "straight-through"},

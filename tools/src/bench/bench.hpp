@@ -8,6 +8,7 @@
 
 #include "bench/timing.hpp"
 #include "dirigo/core/context.hpp"
+#include "dirigo/meta_attention/config.hpp"
 
 namespace dirigo::tools {
 
@@ -32,6 +33,16 @@ struct RouteBench {
 };
 // Routed attention for one sequence, by length and by how the tokens are routed.
 BenchReport bench_route(const Context& context, const RouteBench& options, const Sampling& sampling);
+
+struct CostModelBench {
+  std::string preset = "tiny";
+  std::vector<std::string> settings;  // KEY=VALUE
+  std::int64_t seq_len = 4096;
+  std::string output;  // file of the cost model
+};
+// A layer's attention with each expert for every token, its projections included; writes the measured cost
+// model.
+BenchReport bench_cost_model(const Context& context, const CostModelBench& options, const Sampling& sampling);
 
 struct StepBench {
   std::string preset = "tiny";

@@ -64,6 +64,18 @@ Variable scatter_rows(const Variable& x, std::span<const std::int32_t> rows, std
 Variable cross_entropy(const Variable& logits, std::span<const std::int32_t> targets);
 // sum_k weights[:, k] * experts[k]: weights (N, K), K experts of (N, D) -> (N, D)
 Variable mix(const Variable& weights, std::span<const Variable> experts);
+// What one expert computed for some tokens.
+struct RoutedRows {
+  std::int64_t expert = 0;         // its column of the weights
+  std::vector<std::int32_t> rows;  // of the tokens: distinct
+  Variable output;                 // (n, D)
+  double weight = 1;               // of the output in y; 0: it counts for the weights' gradient alone
+  double importance = 1;           // of <dy, output> in the weights' gradient
+};
+// y_rows[i] = sum over parts of weight * output_i (N, D), for weights (N, K) that were turned into these
+// parts (straight-through): their gradient is importance * <dy_rows[i], output_i> at (rows[i], expert), else
+// 0.
+Variable mix_rows(const Variable& weights, std::span<const RoutedRows> parts);
 
 // --- categorical and Dirichlet (rows of K) -----------------------------------------------------------------
 // Forward: one-hot at the largest weight (ties: lowest cost, then lowest index). Backward: identity
@@ -82,10 +94,10 @@ Variable dirichlet_entropy(const Variable& concentration);
 // --- causal attention --------------------------------------------------------------------------------------
 // q, k, v: (B, T, D) with D = heads * d -> (B, T, D). Scores are scaled by 1 / sqrt(d).
 //
-// With `rows` (indices b * T + t, ascending) only the attention of those rows is computed. q is then (n, D),
-// holding the queries of just those rows, and so is the result. Or, with `into`, q is (B, T, D) as ever and
-// the result is `into` (B, T, D), row-major, of which just those rows are written. Both forms are for
-// inference: they throw StateError where a gradient would be needed. The executed FLOPs are added to
+// With `rows` (indices b * T + t, ascending) only the attention of those rows is computed, forward and
+// backward. q is then (n, D), holding the queries of just those rows, and so is the result. Or, with `into`,
+// q is (B, T, D) as ever and the result is `into` (B, T, D), row-major, of which just those rows are written:
+// for inference, it throws StateError where a gradient would be needed. The executed FLOPs are added to
 // context.flops().
 struct Rows : std::span<const std::int32_t> {
   using Indices = std::span<const std::int32_t>;
@@ -98,13 +110,40 @@ struct Rows : std::span<const std::int32_t> {
 };
 Variable full_attention(const Variable& q, const Variable& k, const Variable& v, int heads, Rows rows = {});
 // keys j in [max(0, i - window + 1), i]; window >= 1 counts the token itself
+// With `bias` (heads, window) the score of key j has bias[head, i - j] added to it.
 Variable local_attention(const Variable& q, const Variable& k, const Variable& v, int heads,
-                         std::int64_t window, Rows rows = {});
+                         std::int64_t window, Rows rows = {}, const Variable& bias = {});
 // phi(u) = ELU(u) + 1, in chunks of `chunk` >= 1 positions
 Variable linear_attention(const Variable& q, const Variable& k, const Variable& v, int heads,
                           std::int64_t chunk = 64, Rows rows = {});
+// What the three may have of their own; empty: nothing.
+struct MixedPositions {
+  Variable linear_q, linear_k;  // (B, T, D): linear attention's queries and keys, instead of q and k
+  Variable local_bias;          // (heads, window): local attention's bias
+};
 // mix of the three for the same q, k, v: weights (B T, 3) for full, linear, local -> (B, T, D)
 Variable mixed_attention(const Variable& weights, const Variable& q, const Variable& k, const Variable& v,
-                         int heads, std::int64_t window, std::int64_t chunk = 64);
+                         int heads, std::int64_t window, std::int64_t chunk = 64,
+                         const MixedPositions& positions = {});
+
+// --- positions ---------------------------------------------------------------------------------------------
+// The angles by which `rotary` turns the rows of a matrix: cos and sin of position * 10000^(-2c/d) for the
+// pairs c < d/2 of a head of d (even), computed in f64 and rounded once.
+struct RotaryAngles {
+  // One position >= 0 per row; they may repeat and have any order.
+  RotaryAngles(const Context& context, std::span<const std::int32_t> positions, std::int64_t head_dim,
+               DType dtype = DType::f32);
+  // Those of just these rows.
+  RotaryAngles of_rows(Rows rows) const;
+
+  Tensor cosines, sines;              // (distinct positions, d/2)
+  std::vector<std::int32_t> entries;  // the row of these tables for each row of x
+
+ private:
+  RotaryAngles() = default;
+};
+// Every head of every row turned by the angles of its row: x (..., heads * d) with as many rows as `angles`.
+// Element c of a head pairs with c + d/2.
+Variable rotary(const Variable& x, const RotaryAngles& angles);
 
 }  // namespace dirigo::ops

@@ -21,6 +21,7 @@ namespace dirigo {
 // One head of causal softmax attention over one sequence, for a chosen set of query rows.
 //   s_ij = scale * q_i . k_j over j in [max(0, p_i - window + 1), p_i], p_i the query's position;
 //   out_i = sum_j softmax(s)_ij v_j.   window >= length is full attention.
+// With `bias` the score is s_ij + bias[p_i - j].
 // Key tiles start at absolute positions, so a query's bits do not depend on which others are computed.
 template <class T>
 struct AttentionHead {
@@ -32,6 +33,7 @@ struct AttentionHead {
   bool in_place = false;  // q and out have a row for every position; otherwise their row i is query i
   std::int64_t window = 0;
   T scale = 1;
+  const T* bias = nullptr;  // min(window, length) values by distance, or null
   const T* q = nullptr;  // queries x d (in_place: length x d), rows `stride` apart (as are all the others')
   const T* k = nullptr;  // length x d
   const T* v = nullptr;
@@ -50,16 +52,20 @@ struct NarrowAttention {
   const T* log_sum_exp = nullptr;
   const T *outer_weight = nullptr, *weight = nullptr;
   std::int64_t weight_stride = 0;
+  const T* bias = nullptr;  // as AttentionHead's
 };
 
-// Its backward pass, for all `length` queries in order: given out and log_sum_exp of the forward pass, and
-// dout, the gradient of out (of y with `narrow`), writes dq, dk, dv (length x d each).
+// Its backward pass, for the same queries (at least one; all in order with `narrow`): given out and
+// log_sum_exp of the forward pass, and
+// dout, the gradient of out (of y with `narrow`), writes dq (as q) and dk, dv (length x d each), and where an
+// attention has a bias its gradient dbias (as many values).
 template <class T>
 struct AttentionHeadGradient {
   AttentionHead<T> forward;
   NarrowAttention<T> narrow = {};
   const T* dout = nullptr;
   T *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  T *dbias = nullptr, *narrow_dbias = nullptr;
   std::int64_t dout_stride = 0, dq_stride = 0, dk_stride = 0, dv_stride = 0;
 };
 
@@ -89,7 +95,7 @@ struct LinearHead {
 
 template <class T>
 struct LinearHeadGradient {
-  LinearHead<T> forward;  // with out and denominator as the forward pass left them, all queries in order
+  LinearHead<T> forward;  // with out and denominator as the forward pass left them, at least one query
   const T* dout = nullptr;
   T *dq = nullptr, *dk = nullptr, *dv = nullptr;
   std::int64_t dout_stride = 0, dq_stride = 0, dk_stride = 0, dv_stride = 0;

@@ -45,6 +45,7 @@ enum class Purpose : std::uint8_t {
   gumbel = 7,
   routing = 8,
   bootstrap = 9,
+  explore = 10,
   test = 255,
 };
 

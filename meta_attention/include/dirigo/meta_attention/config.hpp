@@ -22,11 +22,14 @@ inline constexpr int expert_count = 3;
 std::string_view expert_name(ExpertKind kind) noexcept;
 ExpertKind parse_expert(std::string_view name);  // throws ValueError naming the nearest
 
-enum class Positions { learned };
+// learned: an embedding per position. rotary: queries and keys of softmax attention turned by their position.
+// window_bias: a learnt bias by distance in `local`, nothing else (docs/mathematics.md, section 1).
+enum class Positions { learned, rotary, window_bias };
 enum class Projections { shared, per_expert };
 enum class RouterKind { bayes, softmax, gumbel, static_expert, prior_mixture };
 enum class Posterior { additive, free };
-enum class CostModel { nominal, analytic };
+// measured: router.costs, which `dirigo bench cost-model` has timed. A file of it may be given for the name.
+enum class CostModel { nominal, analytic, measured };
 enum class VocabularyKind { observed, bytes256 };
 enum class Sampling { posterior, mean };
 enum class DropoutSites { all, ffn_output };  // all: embedding sum, after the FFN's GELU, FFN output
@@ -34,7 +37,7 @@ enum class Optimiser { adam, adamw };
 
 struct ModelConfig {
   std::int64_t d_model = 128, layers = 2, heads = 4, ffn_multiplier = 4;
-  std::int64_t max_len = 0;  // 0: train.seq_len
+  std::int64_t max_len = 0;  // 0: train.seq_len. What is longer has no learned positions
   Positions positions = Positions::learned;
   bool tie_embeddings = true;
   VocabularyKind vocabulary = VocabularyKind::observed;
@@ -77,6 +80,10 @@ struct TrainConfig {
   DropoutSites dropout_sites = DropoutSites::ffn_output;
   Sampling sampling = Sampling::posterior;
   double straight_through = 0;  // the last fraction of the steps; 0 is off
+  // The last fraction of the steps that run, of each token, only the expert it is routed to
+  // (straight-through); 0 is off. With probability `explore` another expert is run too, for the router's
+  // gradient.
+  double hard_routed = 0, explore = 0.1;
   std::int64_t seed = 1, eval_every = 0;
 };
 

@@ -8,6 +8,7 @@
 
 #include "dirigo/autograd/ops.hpp"
 #include "dirigo/meta_attention/config.hpp"
+#include "dirigo/nn/module.hpp"
 
 namespace dirigo::meta {
 
@@ -26,13 +27,16 @@ class Expert {
 
 std::unique_ptr<Expert> make_full_expert(const ModelConfig& model, const AttentionConfig& attention);
 std::unique_ptr<Expert> make_linear_expert(const ModelConfig& model, const AttentionConfig& attention);
-std::unique_ptr<Expert> make_local_expert(const ModelConfig& model, const AttentionConfig& attention);
+// `window_bias` (heads, window), if any, is added to the scores by distance; it must outlive the expert.
+std::unique_ptr<Expert> make_local_expert(const ModelConfig& model, const AttentionConfig& attention,
+                                          nn::Parameter* window_bias = nullptr);
 
 // All experts in the order of ExpertKind.
-std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, const AttentionConfig& attention);
+std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, const AttentionConfig& attention,
+                                                  nn::Parameter* window_bias = nullptr);
 
-// c_k of the cost model: `nominal` returns router.costs; `analytic` is (4 D^2 + core_k) / max_j (4 D^2 +
-// core_j).
+// c_k of the cost model: `nominal` and `measured` return router.costs; `analytic` is (4 D^2 + core_k) / max_j
+// (4 D^2 + core_j).
 std::vector<double> expert_costs(const Config& config, std::int64_t length);
 
 }  // namespace dirigo::meta

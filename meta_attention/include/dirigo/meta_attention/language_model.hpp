@@ -25,6 +25,8 @@ struct ForwardOptions {
   // Training: sampled (or mean) weights, dropout, optionally straight-through; every expert sees every token.
   bool training = false;
   bool straight_through = false;
+  // Training, straight-through: a token runs its own expert alone, and sometimes another (train.explore).
+  bool hard_routed = false;
   std::uint64_t seed = 0;  // of dropout and sampling, with
   std::uint32_t step = 0;  // the step
   // How many rows of the batch come before these: a part of a batch draws what it would within the whole.
@@ -72,6 +74,10 @@ struct Forward {
 // The number of parameters of a model, from its (resolved) configuration alone: cheap whatever it says.
 double parameter_count(const Config& config, std::int64_t vocabulary);
 
+// The longest sequence that the model takes: max_len with learned positions, else longest_sequence.
+inline constexpr std::int64_t longest_sequence = std::int64_t(1) << 20;
+std::int64_t longest_text(const Config& config) noexcept;
+
 class LanguageModel : public nn::Module {
  public:
   // `config` must be resolved. `vocabulary` >= 1. Initial weights depend on `seed` alone.
@@ -79,7 +85,8 @@ class LanguageModel : public nn::Module {
                 DType dtype = DType::f32);
   ~LanguageModel() override;
 
-  // tokens: batch * length ids in [0, vocabulary), length <= max_len. Throws ValueError otherwise.
+  // tokens: batch * length ids in [0, vocabulary), length <= longest_text(config()). Throws ValueError
+  // otherwise.
   Forward operator()(Tape& tape, std::span<const std::int32_t> tokens, std::int64_t batch,
                      std::int64_t length, const ForwardOptions& options);
   void visit(const std::string& prefix, nn::ParameterVisitor visitor) override;

@@ -30,6 +30,15 @@ struct LayerCall {
   std::int64_t batch, length;
   const ForwardOptions& options;
   std::uint32_t layer;
+  const ops::RotaryAngles* angles = nullptr;  // of all rows, with rotary positions
+};
+
+// Whether the layers have a bias by distance: window_bias positions, and `local` is used.
+bool has_window_bias(const Config& config);
+
+// Queries, keys and values of all rows, as linear attention takes them and turned for the others.
+struct Projected {
+  Variable q, k, v, turned_q, turned_k;
 };
 
 class RoutedAttention {
@@ -58,6 +67,13 @@ class RoutedAttention {
 
   // Every expert on every token, mixed by weights: the differentiable form.
   Variable dense(const Variable& normed, const Variable& weights, const LayerCall& call);
+  // The same weights' one-hot, straight-through, without computing what is not chosen: each token's own
+  // expert, and of some tokens one other, whose output only tells the router.
+  Variable hard_routed(const Variable& normed, const Variable& weights, const LayerCall& call,
+                       LayerRouting& routing);
+  // What expert e computes for some rows, before a shared output projection.
+  Variable expert_rows(int e, const Variable& normed, const Projected& shared_projection,
+                       const std::vector<std::int32_t>& rows, const LayerCall& call);
   // Each expert on just the tokens where its weight is not zero: nothing else is computed.
   Variable executed(const Variable& normed, const Tensor& weights, const LayerCall& call,
                     LayerRouting& routing);
@@ -66,11 +82,15 @@ class RoutedAttention {
   Variable executed_per_expert(const Variable& normed, const Tensor& weights, const LayerCall& call,
                                LayerRouting& routing);
 
+  // Rotary positions: the queries or keys x of `rows` (none: of all) as softmax attention wants them. Linear
+  // attention takes them as they are. x itself with other positions.
+  Variable turned(const Variable& x, const LayerCall& call, ops::Rows rows = {}) const;
   Projection& projection(int expert);
   bool shared() const { return config_.attention.projections == Projections::shared; }
 
   Config config_;
   std::vector<double> costs_, prior_;
+  nn::Parameter window_bias_;  // (heads, window); undefined without
   std::vector<std::unique_ptr<Expert>> experts_;
   std::vector<std::unique_ptr<Projection>>
       projections_;                         // one if shared, else one per expert (null if unused)
