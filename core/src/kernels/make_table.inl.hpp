@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/elementwise.inl.hpp"
+#include "kernels/gamma.inl.hpp"
 #include "kernels/linear_attention.inl.hpp"
 #include "kernels/mixed_attention.inl.hpp"
 #include "kernels/product.inl.hpp"
@@ -45,6 +46,12 @@ constexpr KernelTable<T> make_table() {
       .mixed_attention = mixed_attention<Arch, T>,
       .mixed_attention_vjp = mixed_attention_vjp<Arch, T>,
       .adam = adam<Arch, T>,
+      .gamma = {.exp = exp<Arch, double>,
+                .lgamma = lgamma<Arch>,
+                .digamma = digamma<Arch>,
+                .trigamma = trigamma<Arch>,
+                .log_gamma_draw_derivative = log_gamma_draw_derivative<Arch>,
+                .log_gamma_draws = log_gamma_draws<Arch>},
   };
 }
 
