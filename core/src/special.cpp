@@ -4,45 +4,34 @@
 
 #include <array>
 #include <cmath>
-#include <cstddef>
 #include <limits>
-#include <numbers>
+
+#include "gamma_series.hpp"
 
 namespace dirigo::special {
 namespace {
 
+using namespace gamma_series;
+
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // Sum of c[k] z^k in pairs (Estrin's scheme): a third of Horner's latency.
-template <std::size_t N>
-inline double polynomial(const std::array<double, N>& c, double z) {
+template <int N>
+inline double polynomial(const Series<N>& series, double z) {
   if constexpr (N == 1) {
-    return c[0];
+    return series.c[0];
   } else {
-    std::array<double, (N + 1) / 2> pairs;
-    for (std::size_t i = 0; i < N / 2; ++i) pairs[i] = c[2 * i] + z * c[2 * i + 1];
-    if constexpr (N % 2 == 1) pairs[N / 2] = c[N - 1];
+    Series<(N + 1) / 2> pairs;
+    for (int i = 0; i < N / 2; ++i) pairs.c[i] = series.c[2 * i] + z * series.c[2 * i + 1];
+    if constexpr (N % 2 == 1) pairs.c[N / 2] = series.c[N - 1];
     return polynomial(pairs, z * z);
   }
 }
 
-// --- Large arguments: asymptotic series in 1/x^2 with Bernoulli numbers B_2k, k = 1..8
-// (DLMF 5.11.1, 5.11.2). From x = 10 on the first omitted term is below 1e-16 of the value.
-constexpr double kAsymptotic = 10.0;
-constexpr std::array<double, 8> kBernoulli = {1.0 / 6,  -1.0 / 30,     1.0 / 42, -1.0 / 30,
-                                              5.0 / 66, -691.0 / 2730, 7.0 / 6,  -3617.0 / 510};
-
-constexpr std::array<double, 8> divide_by_order(int offset) {  // B_2k / (2k), or B_2k / (2k (2k - 1))
-  std::array<double, 8> c = kBernoulli;
-  for (int k = 1; k <= 8; ++k) c[k - 1] /= offset == 0 ? 2.0 * k : 2.0 * k * (2.0 * k - 1.0);
-  return c;
-}
-constexpr std::array<double, 8> kDigammaSeries = divide_by_order(0);
-constexpr std::array<double, 8> kLgammaSeries = divide_by_order(1);
+// --- Large arguments (from kAsymptotic on): asymptotic series in 1/x^2.
 
 // Stirling: (x - 1/2) log x - x + log(2 pi)/2 + sum B_2k / (2k (2k-1) x^(2k-1)), written to overflow late.
 double lgamma_asymptotic(double x, double log_x) {
-  constexpr double kHalfLogTwoPi = 0.91893853320467274178;
   const double inverse = 1.0 / x;
   return (x - 0.5) * (log_x - 1.0) +
          (kHalfLogTwoPi - 0.5 + inverse * polynomial(kLgammaSeries, inverse * inverse));
@@ -65,32 +54,6 @@ double trigamma_asymptotic(double x) {
 // --- lgamma below 10: reduction to z = x - 2 in [-3/4, 1/2] by lgamma(x+1) = lgamma(x) + log x, where that
 // cancels little, and the Taylor series about the root 2 (DLMF 5.7.3): lgamma(2 + z) = (1 - gamma) z +
 // sum_{k>=2} (-1)^k (zeta(k) - 1) z^k / k.
-constexpr std::array<double, 40> kZetaMinusOne = {  // zeta(k) - 1, k = 2..41
-    0.64493406684822643647,     0.2020569031595942854,      0.082323233711138191516,
-    0.036927755143369926331,    0.017343061984449139715,    0.0083492773819228268398,
-    0.0040773561979443393787,   0.0020083928260822144179,   0.00099457512781808533715,
-    0.0004941886041194645587,   0.00024608655330804829864,  0.00012271334757848914675,
-    0.000061248135058704829259, 0.000030588236307020493552, 0.000015282259408651871733,
-    7.6371976378997622736e-6,   3.8172932649998398565e-6,   1.9082127165539389257e-6,
-    9.5396203387279611315e-7,   4.7693298678780646312e-7,   2.3845050272773299e-7,
-    1.1921992596531107307e-7,   5.9608189051259479612e-8,   2.9803503514652280186e-8,
-    1.4901554828365041235e-8,   7.450711789835429492e-9,    3.7253340247884570548e-9,
-    1.8626597235130490064e-9,   9.3132743241966818287e-10,  4.656629065033784073e-10,
-    2.328311833676505492e-10,   1.1641550172700519776e-10,  5.8207720879027008892e-11,
-    2.9103850444970996869e-11,  1.4551921891041984236e-11,  7.2759598350574810145e-12,
-    3.6379795473786511902e-12,  1.8189896503070659476e-12,  9.0949478402638892825e-13,
-    4.5474737830421540268e-13};
-
-template <int N>
-constexpr std::array<double, N> lgamma_taylor() {
-  std::array<double, N> c{};
-  c[0] = 1.0 - std::numbers::egamma;
-  for (int k = 2; k <= N; ++k) c[k - 1] = (k % 2 == 0 ? 1.0 : -1.0) * kZetaMinusOne[k - 2] / k;
-  return c;
-}
-constexpr std::array<double, 26> kLgammaTaylor = lgamma_taylor<26>();      // |z| <= 1/2
-constexpr std::array<double, 41> kLgammaTaylorWide = lgamma_taylor<41>();  // |z| <= 3/4
-
 double lgamma_near_two(double z) {
   return z * polynomial(kLgammaTaylor, z);
 }
@@ -127,25 +90,6 @@ ReciprocalSums reciprocal_sums(double x) {
   }
   return sums;
 }
-
-// The positive root of psi as an unevaluated sum, and psi^(k)(root) / k!, k = 1..40 (mpmath, 50 digits).
-constexpr double kRoot = 0x1.762d86356be3fp+0;
-constexpr double kRootLow = 9.5499954299656977152e-17;
-constexpr std::array<double, 40> kRootTaylor = {
-    0.96767224544762117043,      -0.44276316898359210609,     0.25849976095565101062,
-    -0.1639427054424065275,      0.10782405069126236576,      -0.072199561256454710926,
-    0.048804288164143107225,     -0.033161126474847359292,    0.02259764823221810466,
-    -0.015424765904948959139,    0.010538791616612175388,     -0.007204534386356868241,
-    0.0049267813957298534464,    -0.0033698016554393280828,   0.0023051263267349278369,
-    -0.0015769367714301972593,   0.0010788252019162965807,    -0.00073807093899600512957,
-    0.00050495326583460203518,   -0.00034546802510630769956,  0.00023635601564027052792,
-    -0.00016170622091974803449,  0.00011063372768747410904,   -0.000075691795821950659192,
-    0.00005178575795222080869,   -0.000035430070947659606316, 0.000024240066118601317653,
-    -0.000016584242271854133375, 0.000011346384584663849807,  -7.7628176684620944253e-6,
-    5.3110609208898633873e-6,    -3.6336507898010456684e-6,   2.4860227331295379489e-6,
-    -1.7008538854332606582e-6,   1.1636675363548842703e-6,    -7.9614254312419704004e-7,
-    5.4469419306694452785e-7,    -3.7266161283438229589e-7,   2.5496265520215542567e-7,
-    -1.7443695117727745218e-7};
 
 double digamma_near_root(double x) {  // 1 <= x <= 2
   const double z = (x - kRoot) - kRootLow;

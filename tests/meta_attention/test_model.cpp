@@ -748,7 +748,7 @@ TEST_CASE("hard-routed training gives what dense straight-through gives, and run
     routed.hard_routed = true;
     const Training a = train_once(context, model, dense, 2, 40),
                    b = train_once(context, model, routed, 2, 40);
-    CHECK(a.logits == b.logits);
+    CHECK(worst_relative(b.logits, a.logits) < 1e-12);  // a sum of weighted values, in another order
     CHECK(b.attention_flops < a.attention_flops);
     std::int64_t run = 0;
     for (const std::int64_t count : b.tokens_per_expert) run += count;

@@ -47,6 +47,36 @@ std::vector<Tensor> reference_vjp(const Context& context, const Tensor& x, const
   return {tensor(context, x.shape(), dx)};
 }
 
+Tensor forward(const Context& context, const Tensor& x, const Values& p, double log_beta_p) {
+  Tensor y = Tensor::empty(context, {x.shape()[0]}, x.dtype());
+  const GammaKernels& kernels = gamma_kernels(context, x.dtype());
+  visit_dtype(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    T* out = y.data<T>();
+    for_dirichlet_blocks(context, x, [&](std::int64_t row, std::span<const double> b) {
+      Values kl(b.size() / p.size());
+      dirichlet::kl_rows(kernels, b, p, log_beta_p, kl);
+      std::transform(kl.begin(), kl.end(), out + row, [](double value) { return T(value); });
+    });
+  });
+  return y;
+}
+
+template <class T>
+Tensor vjp(const Context& context, const Tensor& x, const Values& p, const Tensor& dy) {
+  Tensor dx = Tensor::empty(context, x.shape(), dtype_of<T>);
+  const T* g = dy.data<T>();
+  T* out = dx.data<T>();
+  const GammaKernels& kernels = gamma_kernels(context, dtype_of<T>);
+  for_dirichlet_blocks(context, x, [&](std::int64_t row, std::span<const double> b) {
+    const std::size_t k = p.size(), first = std::size_t(row) * k;
+    Values slope(b.size());
+    dirichlet::kl_gradient_rows(kernels, b, p, slope);
+    for (std::size_t i = 0; i < b.size(); ++i) out[first + i] = T(double(g[(first + i) / k]) * slope[i]);
+  });
+  return dx;
+}
+
 }  // namespace
 
 Variable dirichlet_kl(const Variable& concentration, std::span<const double> prior) {
@@ -61,13 +91,10 @@ Variable dirichlet_kl(const Variable& concentration, std::span<const double> pri
   const Values p(prior.begin(), prior.end());
   const Tensor in = row_major(concentration);
   const double log_beta_p = dirichlet::log_beta(p);
-  Tensor y = map_dirichlet_rows(concentration.context(), in,
-                                [&](std::span<const double> b) { return dirichlet::kl(b, p, log_beta_p); });
+  Tensor y = forward(concentration.context(), in, p, log_beta_p);
   return concentration.tape().record("dirichlet_kl", {concentration}, y, [in, p](Backward& pass) {
-    pass.add(0, dirichlet_rows_vjp(pass.context(), in, pass.gradient(),
-                                   [&](std::span<const double> b, std::span<double> slope) {
-                                     dirichlet::kl_gradient(b, p, slope);
-                                   }));
+    visit_dtype(in.dtype(),
+                [&](auto zero) { pass.add(0, vjp<decltype(zero)>(pass.context(), in, p, pass.gradient())); });
   });
 }
 

@@ -6,21 +6,33 @@
 
 namespace dirigo::ops {
 
-// Calls f(row index, its K values as doubles) for every row of x (N, K).
+// Calls f(first row, the doubles of a block of rows) for every block of rows of x (N, K).
 template <class F>
-void for_dirichlet_rows(const Context& context, const Tensor& x, F f) {
+void for_dirichlet_blocks(const Context& context, const Tensor& x, F f) {
   const std::int64_t rows = x.shape()[0], cols = x.shape()[1];
   visit_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* in = x.data<T>();
     context.parallel_for<T>(rows, dirichlet_grain, [&](std::int64_t begin, std::int64_t end) {
-      Values row(static_cast<std::size_t>(cols));
-      for (std::int64_t i = begin; i < end; ++i) {
-        std::copy_n(in + i * cols, cols, row.begin());
-        f(i, std::span<const double>(row));
-      }
+      const Values block(in + begin * cols, in + end * cols);
+      f(begin, std::span<const double>(block));
     });
   });
+}
+
+// Calls f(row index, its K values as doubles) for every row of x (N, K).
+template <class F>
+void for_dirichlet_rows(const Context& context, const Tensor& x, F f) {
+  const std::size_t cols = std::size_t(x.shape()[1]);
+  for_dirichlet_blocks(context, x, [&](std::int64_t begin, std::span<const double> block) {
+    for (std::size_t at = 0; at < block.size(); at += cols)
+      f(begin + std::int64_t(at / cols), block.subspan(at, cols));
+  });
+}
+
+// The kernels that a tensor of this type runs on.
+inline const GammaKernels& gamma_kernels(const Context& context, DType dtype) {
+  return dtype == DType::f32 ? context.kernels<float>().gamma : context.kernels<double>().gamma;
 }
 
 // y_i = f(row i): (N, K) -> (N)

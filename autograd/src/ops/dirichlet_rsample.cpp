@@ -20,11 +20,12 @@ struct Draws {
 Draws sample(const Context& context, const Tensor& concentration, const RandomKey& key) {
   Draws draws{Tensor::empty(context, concentration.shape(), DType::f64),
               Tensor::empty(context, concentration.shape(), DType::f64)};
+  const std::size_t k = std::size_t(concentration.shape()[1]);
   double *y = draws.log_gamma.data<double>(), *alpha = draws.alpha.data<double>();
-  for_dirichlet_rows(context, concentration, [&](std::int64_t i, std::span<const double> b) {
-    PhiloxStream stream(key, std::uint32_t(i));
-    const std::size_t at = std::size_t(i) * b.size();
-    dirichlet::sample(b, stream, {y + at, b.size()}, {alpha + at, b.size()});
+  const GammaKernels& kernels = gamma_kernels(context, concentration.dtype());
+  for_dirichlet_blocks(context, concentration, [&](std::int64_t row, std::span<const double> b) {
+    const std::size_t at = std::size_t(row) * k;
+    dirichlet::sample_rows(kernels, k, b, key.from(row), {y + at, b.size()}, {alpha + at, b.size()});
   });
   return draws;
 }
@@ -32,14 +33,16 @@ Draws sample(const Context& context, const Tensor& concentration, const RandomKe
 template <class T>
 Tensor vjp(const Context& context, const Tensor& concentration, const Draws& draws, const Tensor& dy) {
   Tensor dx = Tensor::empty(context, concentration.shape(), dtype_of<T>);
+  const std::size_t k = std::size_t(concentration.shape()[1]);
   const double *y = draws.log_gamma.data<double>(), *alpha = draws.alpha.data<double>();
   const T* g = dy.data<T>();
   T* out = dx.data<T>();
-  for_dirichlet_rows(context, concentration, [&](std::int64_t i, std::span<const double> b) {
-    const std::size_t k = b.size(), at = std::size_t(i) * k;
-    const Values cotangent(g + at, g + at + k);
-    Values db(k);
-    dirichlet::sample_vjp(b, {y + at, k}, {alpha + at, k}, cotangent, db);
+  const GammaKernels& kernels = gamma_kernels(context, dtype_of<T>);
+  for_dirichlet_blocks(context, concentration, [&](std::int64_t row, std::span<const double> b) {
+    const std::size_t at = std::size_t(row) * k, n = b.size();
+    const Values cotangent(g + at, g + at + n);
+    Values db(n);
+    dirichlet::sample_vjp_rows(kernels, k, b, {y + at, n}, {alpha + at, n}, cotangent, db);
     std::transform(db.begin(), db.end(), out + at, [](double value) { return T(value); });
   });
   return dx;

@@ -84,7 +84,7 @@ inline AxisView around(const Shape& shape, int axis) {
 // Grains are constants of the shape, so that blocks (and bits) do not depend on the thread count.
 
 inline constexpr std::int64_t element_grain = 16384;  // a multiple of 4, for dropout
-inline constexpr std::int64_t dirichlet_grain = 64;   // rows; special functions are slow
+inline constexpr std::int64_t dirichlet_grain = 128;  // rows; special functions are slow
 
 inline std::int64_t row_grain(std::int64_t cols) {
   return std::max<std::int64_t>(1, element_grain / std::max<std::int64_t>(1, cols));

@@ -3,6 +3,7 @@
 
 #include "dirigo/core/kernels.hpp"
 #include "kernels/math.inl.hpp"
+#include "kernels/philox.inl.hpp"
 
 namespace dirigo::kernels {
 
@@ -122,9 +123,8 @@ double dot(std::int64_t n, const T* a, const T* b) noexcept {
   return sum_in_double<Arch>(n, [a, b](std::int64_t i) { return double(a[i]) * double(b[i]); });
 }
 
-// Philox4x32-10 (Salmon et al. 2011) for philox_blocks consecutive first counter words; the four words of a
-// block stand together. A word is the low half of a 64-bit lane: the products need no widening, and what
-// gathers in the high halves never reaches a low one. The same bits on every instruction set.
+// Philox in 64-bit lanes for philox_blocks consecutive first counter words; the four words of a block stand
+// together.
 template <class Arch>
 inline constexpr int philox_blocks =
     4 * lanes<Arch, std::uint64_t>;  // four chains, to overlap their latencies
@@ -165,23 +165,8 @@ DIRIGO_INLINE void philox(std::uint32_t first, std::uint32_t step, std::uint32_t
     c[i][2] = V(std::uint64_t{step});
     c[i][3] = V(std::uint64_t{purpose});
   }
-  const V factor0(std::uint64_t{0xD2511F53U}), factor1(std::uint64_t{0xCD9E8D57U}),
-      low(std::uint64_t{0xFFFFFFFFU});
-  std::uint32_t key0 = std::uint32_t(seed), key1 = std::uint32_t(seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const V k0(std::uint64_t{key0}), k1(std::uint64_t{key1});
-#pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) {
-      const V product0 = multiply_low_halves<Arch>(c[i][0], factor0);
-      const V product1 = multiply_low_halves<Arch>(c[i][2], factor1);
-      c[i][0] = (product1 >> 32) ^ c[i][1] ^ k0;
-      c[i][1] = product1;
-      c[i][2] = (product0 >> 32) ^ c[i][3] ^ k1;
-      c[i][3] = product0;
-    }
-    key0 += 0x9E3779B9U;
-    key1 += 0xBB67AE85U;
-  }
+  philox_rounds<Arch>(seed, c);
+  const V low(std::uint64_t{0xFFFFFFFFU});
   for (int i = 0; i < vectors; ++i) {
     store_interleaved<Arch, std::uint64_t>((c[i][0] & low) | (c[i][1] << 32),
                                            (c[i][2] & low) | (c[i][3] << 32), word + 4 * width * i);

@@ -3,6 +3,7 @@
 
 #include "kernels/cached_attention.inl.hpp"
 #include "kernels/elementwise.inl.hpp"
+#include "kernels/gamma.inl.hpp"
 #include "kernels/linear_attention.inl.hpp"
 #include "kernels/mixed_attention.inl.hpp"
 #include "kernels/product.inl.hpp"
@@ -51,6 +52,12 @@ constexpr KernelTable<T> make_table() {
       .absorb_keys = absorb_keys<Arch, T>,
       .row_product = row_product<Arch, T>,
       .adam = adam<Arch, T>,
+      .gamma = {.exp = exp<Arch, double>,
+                .lgamma = lgamma<Arch>,
+                .digamma = digamma<Arch>,
+                .trigamma = trigamma<Arch>,
+                .log_gamma_draw_derivative = log_gamma_draw_derivative<Arch>,
+                .log_gamma_draws = log_gamma_draws<Arch>},
   };
 }
 

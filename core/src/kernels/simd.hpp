@@ -31,6 +31,7 @@ DIRIGO_INLINE xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x,
                                                  const xsimd::batch<T, Arch>& z) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(z) == 64 && sizeof(T) == 4) return _mm512_fmadd_ps(x, y, z);
+  if constexpr (sizeof(z) == 64 && sizeof(T) == 8) return _mm512_fmadd_pd(x, y, z);
 #endif
   return xsimd::fma(x, y, z);
 }

@@ -111,8 +111,8 @@ std::vector<AuditTask> audit_tasks(std::optional<Isa> isa) {
   const std::vector<Isa> isas = isa ? std::vector<Isa>{*isa} : available_isas();
   std::vector<AuditTask> tasks;
   for (std::vector<AuditTask> area :
-       {ops_audit(), f32_audit(isas), special_audit(), sampling_audit(), closed_form_audit(),
-        attention_audit(), model_audit(), random_audit()}) {
+       {ops_audit(), f32_audit(isas), special_audit(), gamma_kernels_audit(isas), sampling_audit(),
+        closed_form_audit(), attention_audit(), model_audit(), random_audit()}) {
     std::move(area.begin(), area.end(), std::back_inserter(tasks));
   }
   return tasks;

@@ -6,8 +6,10 @@
 // relative to the largest term, so that a divergence of equal distributions may come out as +-1e-16.
 #pragma once
 
+#include <cstddef>
 #include <span>
 
+#include "dirigo/core/kernels.hpp"
 #include "dirigo/core/philox.hpp"
 
 namespace dirigo::dirichlet {
@@ -21,8 +23,12 @@ double log_beta(Values b);
 double kl(Values b, Values p);
 // The same with log_beta(p) from outside: a prior is shared by all tokens.
 double kl(Values b, Values p, double log_beta_p);
+// And with lgamma and psi of b_1, ..., b_K and, last, s.
+double kl(Values b, Values p, double log_beta_p, Values lgamma, Values psi);
 // out_i = dKL/db_i = (b_i - p_i) psi1(b_i) - (s - s_p) psi1(s)
 void kl_gradient(Values b, Values p, std::span<double> out);
+// The same with psi1 of b_1, ..., b_K and, last, s.
+void kl_gradient(Values b, Values p, Values psi1, std::span<double> out);
 
 // Differential entropy U = log B(b) + (s - K) psi(s) - sum (b_i - 1) psi(b_i)
 double entropy(Values b);
@@ -46,9 +52,24 @@ void sample(Values b, PhiloxStream& stream, std::span<double> y, std::span<doubl
 // Implicit reparameterisation gradient of a draw (Figurnov, Mohamed, Mnih 2018): for g = dL/dalpha,
 // db_i = dL/db_i = alpha_i D(b_i, y_i) (g_i - sum_j alpha_j g_j).
 void sample_vjp(Values b, Values y, Values alpha, Values g, std::span<double> db);
+// The same with D_i = D(b_i, y_i) from outside; db may be D.
+void sample_vjp(Values d, Values alpha, Values g, std::span<double> db);
 
 // Log density at alpha = softmax(y), y any (unnormalised) logarithms of alpha:
 // sum (b_i - 1) log alpha_i - log B(b), with respect to d alpha_1 ... d alpha_{K-1}.
 double log_prob(Values b, Values y);
+
+// Many rows of K values, one after another, by the kernels of an instruction set: the functions above to a
+// few places more (core/kernels.hpp). A row's bits do not depend on the other rows. K is the size of p, or
+// given.
+
+// out: a value for each row.
+void kl_rows(const GammaKernels& kernels, Values b, Values p, double log_beta_p, std::span<double> out);
+void kl_gradient_rows(const GammaKernels& kernels, Values b, Values p, std::span<double> out);
+// Row i is drawn from the stream of element i.
+void sample_rows(const GammaKernels& kernels, std::size_t k, Values b, const RandomKey& key,
+                 std::span<double> y, std::span<double> alpha);
+void sample_vjp_rows(const GammaKernels& kernels, std::size_t k, Values b, Values y, Values alpha, Values g,
+                     std::span<double> db);
 
 }  // namespace dirigo::dirichlet

@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "dirigo/core/attention_cache.hpp"
+#include "dirigo/core/philox.hpp"
 #include "dirigo/core/product.hpp"
 
 namespace dirigo {
@@ -136,6 +137,25 @@ struct AdamStep {
   double gradient_scale = 1;                // from clipping by global norm
 };
 
+// The special functions behind Dirichlet rows (dirigo/core/special.hpp), n values at once: in double, and of
+// the table's instruction set, whatever the table's T is. An element's bits do not depend on its neighbours.
+// Errors: see tests/core/test_gamma_kernels.cpp.
+struct GammaKernels {
+  // 1 ulp; 0 below the smallest normal number.
+  void (*exp)(std::int64_t n, const double* x, double* y) noexcept;
+  // 8 ulp, at lgamma's roots 1 and 2 too; digamma: 8 ulp of max(1, |psi|), for its root is not treated apart.
+  void (*lgamma)(std::int64_t n, const double* x, double* y) noexcept;
+  void (*digamma)(std::int64_t n, const double* x, double* y) noexcept;
+  void (*trigamma)(std::int64_t n, const double* x, double* y) noexcept;
+  // d_i = D(a_i, y_i). Domain and relative error as those of special::log_gamma_draw_derivative.
+  void (*log_gamma_draw_derivative)(std::int64_t n, const double* a, const double* y, double* d) noexcept;
+  // y = log_gamma_draw(stream of element i, a) for all a of row i of a rows x cols matrix in turn, to the
+  // last few places. A row's first y is NaN if one of its first proposals was rejected, or if an a is NaN,
+  // not positive or above 1e15: such a row is the caller's to draw.
+  void (*log_gamma_draws)(std::int64_t rows, std::int64_t cols, const RandomKey& key, const double* a,
+                          double* y) noexcept;
+};
+
 template <class T>
 struct KernelTable {
   // Products: rows [m0, m1) and columns [n0, n1) of p. `panel` is scratch of product_panel_size(p.k) values.
@@ -214,6 +234,8 @@ struct KernelTable {
   // Optimiser: one pass over parameter, gradient and both moments.
   void (*adam)(std::int64_t n, const AdamStep& step, const T* gradient, T* parameter, T* moment1,
                T* moment2) noexcept;
+
+  GammaKernels gamma;
 };
 
 // Scratch sizes, in values; valid for every instruction set.
