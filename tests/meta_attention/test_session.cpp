@@ -475,6 +475,13 @@ TEST_CASE("session: memory is stated beforehand, constant for linear and the win
   }
   Fixture fixture;
   CHECK(fixture.ready->memory_bytes() > 0);
+  InferenceSession session = fixture.session();
+  session.prefill(tokens(40, 12));
+  const std::size_t held = session.memory_bytes();
+  session.prefill(tokens(60, 13));
+  CHECK(session.memory_bytes() > held);
+  session.rewind(40);
+  CHECK(session.memory_bytes() == held);  // the pages behind the cut are given back
   CHECK(fixture.session().max_memory_bytes() > fixture.session({}, 30).max_memory_bytes());
 }
 

@@ -103,9 +103,9 @@ class InferenceSession {
   // (std::bad_alloc) the text is empty afterwards.
   SessionOutput prefill(std::span<const std::int32_t> tokens, const PrefillOptions& options = {});
 
-  // Appends one token. `output` is overwritten, and its memory used again. The session allocates a page now and
-  // then; what else a step needs, the Context keeps. Errors as of prefill, and ValueError when the text is full
-  // and when_full is `error`.
+  // Appends one token. `output` is overwritten, and its memory used again. The session allocates a page now
+  // and then; what else a step needs, the Context keeps. Errors as of prefill, and ValueError when the text
+  // is full and when_full is `error`.
   void step(std::int32_t token, SessionOutput& output, RoutingOverride routing = {});
 
   // One step of each of several sessions of one model, whose dense layers run as one product each. The same
