@@ -199,9 +199,12 @@ void Tape::accumulate(std::int32_t index, Tensor dx) {
   node.gradient = std::move(total);
 }
 
+// Of a leaf with a sink, what the sink holds; one that does not fit is left for accumulate() to refuse.
 Tensor Tape::take(std::int32_t index) {
-  Tensor& gradient = nodes_[std::size_t(index)].gradient;
-  return gradient.unique() ? std::exchange(gradient, Tensor()) : Tensor();
+  Node& node = nodes_[std::size_t(index)];
+  Tensor& sum = node.sink != nullptr ? *node.sink : node.gradient;
+  const bool ours = sum.unique() && sum.shape() == node.shape && sum.dtype() == node.dtype;
+  return ours ? std::exchange(sum, Tensor()) : Tensor();
 }
 
 }  // namespace dirigo

@@ -97,6 +97,27 @@ TEST_CASE("sinks of one gradient tensor do not share storage") {
   CHECK(sink_b.to_vector() == Values{1, 1});
 }
 
+TEST_CASE("a product adds to what a sink holds, in place") {
+  const Context context;
+  const Tensor x = Tensor::from<double>(context, {1, 2}, Values{1, 2});
+  const Tensor w = Tensor::from<double>(context, {1, 2}, Values{3, 4});
+  const auto run = [&](Tensor& sink) {
+    Tape tape(context);
+    tape.backward(ops::linear(tape.constant(x), tape.leaf(w, &sink)));
+  };
+  Tensor sink = Tensor::from<double>(context, {1, 2}, Values{10, 20});
+  const double* const at = sink.data<double>();
+  run(sink);
+  CHECK(sink.to_vector() == Values{11, 22});
+  CHECK(sink.data<double>() == at);
+  const Tensor shared = sink;  // somebody else's too: still added to, and seen by both
+  run(sink);
+  CHECK(sink.to_vector() == Values{12, 24});
+  CHECK(shared.to_vector() == Values{12, 24});
+  Tensor narrow = Tensor::from<double>(context, {1, 1}, Values{0});
+  CHECK_THROWS_AS(run(narrow), ShapeError);
+}
+
 TEST_CASE("one parameter behind two leaves with one sink (tied weights)") {
   const Context context;
   Tensor sink;

@@ -34,15 +34,21 @@ void forward(const Context& context, PackedWeights* weights, Matrix x_rows, std:
                        .b_panels = panels<T>(weights, context, weight, Side::transposed)});
 }
 
+// Where a product leaves the gradient of an input like `like`: the sum so far, which it is to add to, or
+// room.
+std::pair<Tensor, bool> sum_or_room(Backward& pass, std::size_t input, const Tensor& like) {
+  Tensor sum = pass.take(input);
+  if (sum.defined()) return {std::move(sum), true};
+  return {Tensor::empty(pass.context(), like.shape(), like.dtype()), false};
+}
+
 template <class T>
 void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const Tensor& weight) {
   const Context& context = pass.context();
   const auto [rows, in] = x_rows;
   const T* dy = pass.gradient().data<T>();
   if (pass.needs(0)) {
-    Tensor dx = pass.take(0);
-    const bool accumulate = dx.defined();
-    if (!accumulate) dx = Tensor::empty(context, x.shape(), x.dtype());
+    auto [dx, accumulate] = sum_or_room(pass, 0, x);
     product<T>(context, {.m = rows,
                          .n = in,
                          .k = out,
@@ -57,7 +63,7 @@ void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const
     pass.add(0, std::move(dx));
   }
   if (pass.needs(1)) {
-    Tensor dw = Tensor::empty(context, {out, in}, x.dtype());
+    auto [dw, accumulate] = sum_or_room(pass, 1, weight);
     product<T>(context, {.m = out,
                          .n = in,
                          .k = rows,
@@ -67,7 +73,8 @@ void vjp(Backward& pass, Matrix x_rows, std::int64_t out, const Tensor& x, const
                          .b = x.data<T>(),
                          .b_row = in,
                          .c = dw.data<T>(),
-                         .c_row = in});
+                         .c_row = in,
+                         .accumulate = accumulate});
     pass.add(1, std::move(dw));
   }
   if (pass.needs(2)) pass.add(2, column_sums<T>(context, rows, out, dy));
