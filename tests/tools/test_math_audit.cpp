@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "audit/areas.hpp"
 #include "audit/math_areas.hpp"
 #include "dirigo/core/errors.hpp"
 #include "tools_fixture.hpp"
@@ -70,6 +71,11 @@ nlohmann::json golden() {
 TEST_CASE("audit: special functions and closed forms hold") {
   require_all_ok(run(special_audit()), 25);
   require_all_ok(run(closed_form_audit()), 30);
+}
+
+TEST_CASE("audit: the special functions of every instruction set hold") {
+  const std::vector<Isa> isas = available_isas();
+  require_all_ok(run(gamma_kernels_audit(isas)), 7 * isas.size());
 }
 
 TEST_CASE("audit: tasks name their claims") {
