@@ -16,25 +16,31 @@ struct Shape3 {
   const char* name;
   std::int64_t m, k, n;
   bool transpose_a, transpose_b;
+  bool packed = false;  // B comes in panels, as the weights of a step do
 };
 
-// The three products of a layer (in -> out) for 2048 tokens, weights stored (out, in).
+// The three products of a layer (in -> out), weights stored (out, in): for 2048 tokens, and for so few that
+// all operands stay in the second-level cache.
 std::vector<Shape3> shapes() {
-  constexpr std::int64_t tokens = 2048;
   struct Layer {
     std::int64_t in, out;
   };
   std::vector<Shape3> all;
   for (const Layer& layer : {Layer{128, 384}, Layer{128, 512}, Layer{512, 128}}) {
-    all.push_back({"forward X W^T", tokens, layer.in, layer.out, false, true});
-    all.push_back({"dX = dY W", tokens, layer.out, layer.in, false, false});
-    all.push_back({"dW = dY^T X", layer.out, tokens, layer.in, true, false});
+    for (const std::int64_t tokens : {2048, 256, 64}) {
+      const bool packed = tokens < 2048;
+      all.push_back(
+          {packed ? "forward, packed W" : "forward X W^T", tokens, layer.in, layer.out, false, true, packed});
+      all.push_back(
+          {packed ? "dX, packed W" : "dX = dY W", tokens, layer.out, layer.in, false, false, packed});
+      all.push_back({"dW = dY^T X", layer.out, tokens, layer.in, true, false});
+    }
   }
   all.push_back({"square A B", 1024, 1024, 1024, false, false});
   return all;
 }
 
-Product<float> ours(const MatrixProduct& p) {
+Product<float> ours(const MatrixProduct& p, const Tensor& panels) {
   return {.m = p.m,
           .n = p.n,
           .k = p.k,
@@ -45,7 +51,8 @@ Product<float> ours(const MatrixProduct& p) {
           .b_row = p.transpose_b ? 1 : p.b_stride,
           .b_col = p.transpose_b ? p.b_stride : 1,
           .c = p.c,
-          .c_row = p.n};
+          .c_row = p.n,
+          .b_panels = panels.defined() ? panels.data<float>() : nullptr};
 }
 
 void (*eigen_for(Isa isa))(const MatrixProduct&) noexcept {
@@ -84,8 +91,13 @@ struct Operands {
                 .b = b.data<float>(),
                 .b_stride = s.transpose_b ? s.k : s.n,
                 .transpose_b = s.transpose_b,
-                .c = c.data<float>()} {}
-  Tensor a, b, c;
+                .c = c.data<float>()} {
+    if (!s.packed) return;
+    panels = Tensor::empty(context, Shape{panels_size(s.k, s.n)});
+    pack_panels<float>(context, s.k, s.n, b.data<float>(), s.transpose_b ? 1 : s.n, s.transpose_b ? s.k : 1,
+                       panels.data<float>());
+  }
+  Tensor a, b, c, panels;
   MatrixProduct product;
 };
 
@@ -98,7 +110,7 @@ BenchReport bench_gemm(const Context& context, const Sampling& sampling) {
   PeakRows peak(context);
   std::vector<TimedWork> work = peak.work();
   for (const Operands& each : operands) {
-    work.push_back({[&context, &each] { product(context, ours(each.product)); }});
+    work.push_back({[&context, &each] { product(context, ours(each.product, each.panels)); }});
     work.push_back({[&context, &each] { run_eigen(context, each.product); }});
   }
   const std::vector<Timing> timings = time_in_turns(work, sampling);
