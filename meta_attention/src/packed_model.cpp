@@ -64,11 +64,9 @@ PackedModel::PackedModel(const Context& from, LanguageModel& model)
       config(model.config()),
       vocabulary(model.vocabulary()),
       shared(config.attention.projections == Projections::shared),
+      rotary(config.model.positions == Positions::rotary),
       costs(model.costs().begin(), model.costs().end()),
       prior(model.prior().begin(), model.prior().end()) {
-  if (config.model.positions != Positions::learned) {
-    throw ValueError("[session] model.positions: expected learned, got another kind");
-  }
   Named weights;
   model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (parameter.value.dtype() != DType::f32) {
@@ -79,7 +77,7 @@ PackedModel::PackedModel(const Context& from, LanguageModel& model)
   });
   const auto copy = [&](const std::string& name) { return find(weights, name).clone(context); };
   embed_ = copy("embed.weight");
-  positions_ = copy("pos.weight");
+  if (config.model.positions == Positions::learned) positions_ = copy("pos.weight");
   ln_gain_ = copy("ln_f.weight");
   ln_bias_ = copy("ln_f.bias");
   head_ = pack(context, weights, {config.model.tie_embeddings ? "embed" : "head"});
@@ -115,6 +113,7 @@ PackedModel::PackedModel(const Context& from, LanguageModel& model)
     }
     layer.ffn1 = pack(context, weights, {block + "ffn.fc1"});
     layer.ffn2 = pack(context, weights, {block + "ffn.fc2"});
+    if (weights.contains(block + "attn.window_bias")) layer.window_bias = copy(block + "attn.window_bias");
     layers_.push_back(std::move(layer));
   }
 }
@@ -124,11 +123,19 @@ std::size_t PackedModel::memory_bytes() const {
       bytes_of(embed_) + bytes_of(positions_) + bytes_of(ln_gain_) + bytes_of(ln_bias_) + bytes_of(head_);
   for (const PackedLayer& layer : layers_) {
     bytes += bytes_of(layer.ln1_gain) + bytes_of(layer.ln1_bias) + bytes_of(layer.ln2_gain) +
-             bytes_of(layer.ln2_bias) + bytes_of(layer.project) + bytes_of(layer.ffn1) + bytes_of(layer.ffn2);
+             bytes_of(layer.ln2_bias) + bytes_of(layer.project) + bytes_of(layer.ffn1) +
+             bytes_of(layer.ffn2) + bytes_of(layer.window_bias);
     for (std::size_t e = 0; e < expert_count; ++e) bytes += bytes_of(layer.q[e]) + bytes_of(layer.o[e]);
     if (layer.controller1) bytes += bytes_of(*layer.controller1) + bytes_of(*layer.controller2);
   }
   return bytes;
+}
+
+bool PackedModel::uses(const CachedText& text, int cache) const {
+  for (int e = 0; e < expert_count; ++e) {
+    if (text.experts[std::size_t(e)] && cache_of(e) == cache) return true;
+  }
+  return false;
 }
 
 CachedText PackedModel::empty_text(const ForwardOptions& options, std::int64_t max_length) const {
@@ -143,9 +150,9 @@ CachedText PackedModel::empty_text(const ForwardOptions& options, std::int64_t m
   const std::int64_t width = config.model.d_model;
   for (std::int64_t l = 0; l < config.model.layers; ++l) {
     LayerCache cache;
-    for (std::size_t e = 0; e < (shared ? 1 : expert_count); ++e) {
+    for (int c = 0; c < caches(); ++c) {
       cache.keys.emplace_back(context.allocator(), width);
-      if (shared || text.experts[e]) cache.keys.back().reserve(max_length);
+      if (uses(text, c)) cache.keys.back().reserve(max_length);
     }
     if (text.experts[std::size_t(ExpertKind::linear)]) {
       const auto padded = std::size_t(padded_head(head_dim()));
@@ -160,8 +167,8 @@ CachedText PackedModel::empty_text(const ForwardOptions& options, std::int64_t m
 CachedText PackedModel::copy(const CachedText& text, std::int64_t max_length) const {
   CachedText other = text;
   for (LayerCache& cache : other.layers) {
-    for (std::size_t e = 0; e < cache.keys.size(); ++e) {
-      if (shared || text.experts[e]) cache.keys[e].reserve(max_length);
+    for (int c = 0; c < caches(); ++c) {
+      if (uses(text, c)) cache.keys[std::size_t(c)].reserve(max_length);
     }
   }
   return other;
@@ -204,7 +211,7 @@ bool PackedModel::reaches_back(const CachedText& text, std::int64_t length) cons
   for (const LayerCache& cache : text.layers) {
     for (int e = 0; e < expert_count; ++e) {
       if (!text.experts[std::size_t(e)]) continue;
-      const std::int64_t first = cache.keys[shared ? 0 : std::size_t(e)].first_kept();
+      const std::int64_t first = keys_of(cache, e).first_kept();
       std::int64_t needed = oldest_needed(ExpertKind(e), length);
       // A state that is ahead must be summed up again, from the first key.
       if (ExpertKind(e) == ExpertKind::linear && cache.linear.absorbed > needed) needed = 0;
@@ -252,10 +259,13 @@ std::size_t PackedModel::max_bytes(const CachedText& text, std::int64_t max_leng
     return std::min(all, pages_over(reach) + 1);
   };
   std::int64_t pages = 0, tables = 0;
-  for (int e = 0; e < expert_count; ++e) {
-    const std::int64_t own = pages_of(ExpertKind(e));
-    pages = shared ? std::max(pages, own) : pages + own;
-    tables = shared ? 1 : tables + (own > 0 ? 1 : 0);
+  for (int c = 0; c < caches(); ++c) {
+    std::int64_t most = 0;  // of the experts that read this cache
+    for (int e = 0; e < expert_count; ++e) {
+      if (cache_of(e) == c) most = std::max(most, pages_of(ExpertKind(e)));
+    }
+    pages += most;
+    tables += most > 0 ? 1 : 0;
   }
   const LayerCache& cache = text.layers.front();
   const std::size_t layer = sizeof(LayerCache) + cache.keys.size() * sizeof(KvCache) +

@@ -25,6 +25,7 @@ struct PackedLayer {
   std::array<PackedLinear, expert_count> q, o;  // o[0] alone if shared
   std::optional<PackedLinear> controller1, controller2;
   PackedLinear ffn1, ffn2;
+  Tensor window_bias;  // (heads, window); undefined without
 };
 
 // Which experts a text may use.
@@ -38,7 +39,7 @@ struct LinearSums {
 
 // One layer's caches of one text.
 struct LayerCache {
-  std::vector<KvCache> keys;  // one if projections are shared, else one per expert
+  std::vector<KvCache> keys;  // expert e reads keys[PackedModel::cache_of(e)]
   LinearSums linear;
 };
 
@@ -79,6 +80,7 @@ class PackedModel {
   const Config config;
   const std::int64_t vocabulary;
   const bool shared;      // projections
+  const bool rotary;      // positions
   ExpertSet available{};  // experts that the model has
   std::vector<double> costs, prior;
 
@@ -87,15 +89,26 @@ class PackedModel {
  private:
   friend class Pass;
 
+  // Rotary positions turn the queries and keys of softmax attention.
+  bool turns(int expert) const { return rotary && ExpertKind(expert) != ExpertKind::linear; }
+  // The cache that an expert reads: its own, or, with shared projections, one for all that take the keys
+  // alike. Cache c holds them as expert c takes them.
+  int cache_of(int expert) const {
+    if (!shared) return expert;
+    return int(rotary && !turns(expert) ? ExpertKind::linear : ExpertKind::full);
+  }
+  int caches() const { return !shared ? expert_count : rotary ? 2 : 1; }
+  bool uses(const CachedText& text, int cache) const;
   std::int64_t head_dim() const { return config.model.d_model / config.model.heads; }
   // The first position whose key the expert may still read when the next token is at `length`.
   std::int64_t oldest_needed(ExpertKind expert, std::int64_t length) const;
   void absorb(LayerCache& cache, std::int64_t end) const;
-  KvCache& keys_of(LayerCache& cache, int expert) const {
-    return cache.keys[shared ? 0 : std::size_t(expert)];
+  template <class Cache>  // LayerCache, const or not
+  auto& keys_of(Cache& cache, int expert) const {
+    return cache.keys[std::size_t(cache_of(expert))];
   }
 
-  Tensor embed_, positions_;
+  Tensor embed_, positions_;  // positions_: undefined unless they are learned
   std::vector<PackedLayer> layers_;
   Tensor ln_gain_, ln_bias_;
   PackedLinear head_;

@@ -5,6 +5,7 @@
 
 #include "dirigo/core/dirichlet_math.hpp"
 #include "dirigo/core/kernels.hpp"
+#include "position_feature.hpp"
 
 namespace dirigo::meta {
 
@@ -19,11 +20,6 @@ std::uint32_t parameter_site(std::uint32_t layer, std::uint32_t slot) {
 
 RandomKey init_key(std::uint64_t seed, std::uint32_t site) {
   return random_key(seed, 0, Purpose::init, site);
-}
-
-double position_feature(const ModelConfig& model, std::int64_t t) {
-  return model.positions == Positions::learned ? double(t) / double(model.max_len)
-                                               : std::log1p(double(t)) / std::log1p(double(model.max_len));
 }
 
 // A stream per token.

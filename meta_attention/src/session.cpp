@@ -45,12 +45,12 @@ SessionOptions resolved(const PackedModel& model, SessionOptions options) {
     throw ValueError("[session] gate: expected max_mean for a router without a Dirichlet, got " +
                      std::string(name_of(forward.gate)));
   }
-  const std::int64_t most = model.config.model.max_len;
-  if (options.max_length < 0 || options.max_length > most) {
-    throw ValueError(
-        fmt::format("[session] max_length: expected 0 to max_len = {}, got {}", most, options.max_length));
+  const std::int64_t longest = longest_text(model.config);
+  if (options.max_length < 0 || options.max_length > longest) {
+    throw ValueError(fmt::format("[session] max_length: expected 0 to {}, the model's longest text, got {}",
+                                 longest, options.max_length));
   }
-  if (options.max_length == 0) options.max_length = most;
+  if (options.max_length == 0) options.max_length = model.config.model.max_len;
   if (options.when_full == WhenFull::slide) {
     if (options.slide_keep == 0) options.slide_keep = options.max_length / 2;
     if (options.slide_keep < 0 || options.slide_keep >= options.max_length) {

@@ -7,6 +7,7 @@
 #include "dirigo/core/kernels.hpp"
 #include "dirigo/core/product.hpp"
 #include "packed_model.hpp"
+#include "position_feature.hpp"
 
 namespace dirigo::meta {
 
@@ -82,17 +83,29 @@ class Pass {
   };
   Range range(const Queries& queries, std::size_t extension) const;
 
+  // Keys and values of every row, as a cache holds them.
+  struct Keys {
+    const float *k = nullptr, *v = nullptr;
+    std::int64_t k_stride = 0, v_stride = 0;
+    const float* key(std::int64_t row) const { return k + row * k_stride; }
+    const float* value(std::int64_t row) const { return v + row * v_stride; }
+  };
+  // y, D apart: x, `stride` apart, turned by the positions of these rows of the call (null: of the first).
+  void turn(std::int64_t count, const std::int32_t* rows, const float* x, std::int64_t stride,
+            float* y) const;
+
   void attend_text(std::size_t extension, std::int64_t layer);
   void attend_tiles(std::size_t extension, std::int64_t layer, int expert);
-  void attend_query(const CachedText& text, const LayerCache& cache, int expert, std::int64_t position,
+  void attend_query(const CachedText& text, std::int64_t layer, int expert, std::int64_t position,
                     const float* q, float* out, bool threads) const;
+  // By head and distance, or null.
+  const float* window_bias(std::int64_t layer, int expert) const {
+    const Tensor& bias = model_.layers_[std::size_t(layer)].window_bias;
+    return ExpertKind(expert) == ExpertKind::local && bias.defined() ? bias.data<float>() : nullptr;
+  }
   void count(const AttentionWork& work) const {
     context_.flops().attention.fetch_add(std::uint64_t(work.useful), std::memory_order_relaxed);
     context_.flops().attention_padding.fetch_add(std::uint64_t(work.padding), std::memory_order_relaxed);
-  }
-  // Key (or value) row of a token of this call.
-  const float* key_row(int expert, std::int64_t row) const {
-    return projected_ + row * project_row_ + key_column_[std::size_t(expert)];
   }
 
   const PackedModel& model_;
@@ -100,12 +113,11 @@ class Pass {
   std::span<const Extension> extensions_;
   std::int64_t width_, rows_ = 0;
   std::vector<std::int64_t> first_row_;
+  std::optional<ops::RotaryAngles> angles_;  // of every row, with rotary positions
   // Of the current layer.
   std::vector<float> mean_, concentration_, weights_;
   std::array<Queries, expert_count> queries_;
-  const float* projected_ = nullptr;
-  std::int64_t project_row_ = 0;
-  std::array<std::int64_t, expert_count> key_column_{};  // the value stands D further
+  std::array<Keys, expert_count> keys_;  // of each cache
 };
 
 template <class F>
@@ -147,17 +159,32 @@ void Pass::normalise(const Tensor& gain, const Tensor& bias, std::int64_t rows, 
 }
 
 void Pass::embed(float* x) const {
-  const float *tokens = model_.embed_.data<float>(), *positions = model_.positions_.data<float>();
+  const bool learned = model_.positions_.defined();
+  const float* const tokens = model_.embed_.data<float>();
+  const float* const positions = learned ? model_.positions_.data<float>() : nullptr;
   for (std::size_t i = 0; i < extensions_.size(); ++i) {
     const Extension& each = extensions_[i];
     float* const out = x + first_row_[i] * width_;
     for_rows(std::int64_t(each.tokens.size()), width_, [&](std::int64_t first, std::int64_t count) {
       for (std::int64_t t = first; t < first + count; ++t) {
-        kernels().add(width_, tokens + each.tokens[std::size_t(t)] * width_,
-                      positions + (each.text->length + t) * width_, out + t * width_);
+        const float* const token = tokens + each.tokens[std::size_t(t)] * width_;
+        if (learned) {
+          kernels().add(width_, token, positions + (each.text->length + t) * width_, out + t * width_);
+        } else {
+          std::copy_n(token, width_, out + t * width_);
+        }
       }
     });
   }
+}
+
+void Pass::turn(std::int64_t count, const std::int32_t* rows, const float* x, std::int64_t stride,
+                float* y) const {
+  for_rows(count, width_, [&](std::int64_t first, std::int64_t n) {
+    for (std::int64_t i = first; i < first + n; ++i) {
+      angles_->turn(rows != nullptr ? rows[i] : i, width_, x + i * stride, y + i * width_);
+    }
+  });
 }
 
 void Pass::run() {
@@ -169,6 +196,15 @@ void Pass::run() {
     });
   };
   embed(x.data());
+  if (model_.rotary) {
+    std::vector<std::int32_t> positions;
+    for (const Extension& each : extensions_) {
+      for (std::size_t t = 0; t < each.tokens.size(); ++t) {
+        positions.push_back(std::int32_t(each.text->length + std::int64_t(t)));
+      }
+    }
+    angles_.emplace(context_, positions, model_.head_dim());
+  }
   for (const Extension& each : extensions_) each.output->layers.resize(model_.layers_.size());
   for (std::int64_t l = 0; l < std::int64_t(model_.layers_.size()); ++l) {
     const PackedLayer& layer = model_.layers_[std::size_t(l)];
@@ -184,7 +220,7 @@ void Pass::run() {
   for (const Extension& each : extensions_) each.text->length += std::int64_t(each.tokens.size());
 }
 
-// m and bhat of every row, from [LN(x); ||x|| / sqrt(D); t / max_len].
+// m and bhat of every row, from [LN(x); ||x|| / sqrt(D); position_feature(t)].
 void Pass::route(const PackedLayer& layer, const float* normed, const float* x, std::int64_t index) {
   const RouterConfig& router = model_.config.router;
   const auto values = std::size_t(rows_ * expert_count);
@@ -208,7 +244,7 @@ void Pass::route(const PackedLayer& layer, const float* normed, const float* x, 
           float* const out = features.data() + row * columns;
           std::copy_n(normed + row * width_, width_, out);
           out[width_] = float(std::sqrt(kernels().sum_squares(width_, x + row * width_) / double(width_)));
-          out[width_ + 1] = float(double(position + row) / double(model_.config.model.max_len));
+          out[width_ + 1] = float(position_feature(model_.config.model, position + row));
         }
       });
     }
@@ -291,28 +327,37 @@ void Pass::choose_weights(std::int64_t index) {
 
 // Projections, every expert's attention on its rows, and their weighted sum.
 void Pass::attend(const PackedLayer& layer, const float* normed, std::int64_t index, float* out) {
-  project_row_ = layer.project.out;
-  Buffer projected = buffer(rows_ * project_row_);
+  const std::int64_t project_row = layer.project.out;
+  Buffer projected = buffer(rows_ * project_row);
   multiply(layer.project, rows_, normed, projected.data());
-  projected_ = projected.data();
 
-  std::int64_t total = 0, column = 0;  // rows of all experts
+  // k and v of every expert; one pair, behind q, with shared projections. Cache c holds keys as expert c
+  // reads them.
+  Buffer turned_keys = buffer(model_.rotary ? model_.caches() * rows_ * width_ : 0);
+  const float* next = projected.data() + (model_.shared ? width_ : 0);
+  for (int c = 0; c < model_.caches(); ++c) {
+    if (!model_.available[std::size_t(c)]) continue;
+    Keys& keys = keys_[std::size_t(c)];
+    keys = {next, next + width_, project_row, project_row};
+    if (!model_.shared) next += 2 * width_;
+    if (!model_.turns(c)) continue;
+    float* const to = turned_keys.data() + c * rows_ * width_;
+    turn(rows_, nullptr, keys.k, keys.k_stride, to);
+    keys.k = to;
+    keys.k_stride = width_;
+  }
+
+  std::int64_t total = 0;  // rows of all experts
   for (const Queries& queries : queries_) total += std::int64_t(queries.rows.size());
   Buffer gathered = buffer(total * width_), own_queries = buffer(model_.shared ? 0 : total * width_),
-         results = buffer(total * width_);
+         turned = buffer(model_.rotary ? total * width_ : 0), results = buffer(total * width_);
   std::int64_t at = 0;
   for (int e = 0; e < expert_count; ++e) {
     Queries& queries = queries_[std::size_t(e)];
     const auto count = std::int64_t(queries.rows.size());
-    if (model_.shared) {
-      key_column_[std::size_t(e)] = width_;
-    } else if (model_.available[std::size_t(e)]) {
-      key_column_[std::size_t(e)] = column;
-      column += 2 * width_;
-    }
     const bool every = count == rows_;
-    const float* const source = model_.shared ? projected_ : normed;
-    const std::int64_t stride = model_.shared ? project_row_ : width_;
+    const float* const source = model_.shared ? projected.data() : normed;
+    const std::int64_t stride = model_.shared ? project_row : width_;
     queries.q = source;
     queries.stride = stride;
     if (!every) {
@@ -326,6 +371,12 @@ void Pass::attend(const PackedLayer& layer, const float* normed, std::int64_t in
     if (!model_.shared && count > 0) {
       multiply(layer.q[std::size_t(e)], count, queries.q, own_queries.data() + at * width_);
       queries.q = own_queries.data() + at * width_;
+      queries.stride = width_;
+    }
+    if (model_.turns(e)) {
+      float* const to = turned.data() + at * width_;
+      turn(count, queries.rows.data(), queries.q, queries.stride, to);
+      queries.q = to;
       queries.stride = width_;
     }
     queries.out = results.data() + at * width_;
@@ -393,15 +444,15 @@ void Pass::attend_text(std::size_t extension, std::int64_t index) {
   }
   for (std::int64_t row = first; row < first + count; ++row) {
     const std::int64_t position = text.length + row - first;
-    for (int e = 0; e < (model_.shared ? 1 : expert_count); ++e) {
-      if (!model_.shared && !text.experts[std::size_t(e)]) continue;
-      cache.keys[std::size_t(e)].write(position, key_row(e, row), key_row(e, row) + width_);
+    for (int c = 0; c < model_.caches(); ++c) {
+      const Keys& keys = keys_[std::size_t(c)];
+      if (model_.uses(text, c)) cache.keys[std::size_t(c)].write(position, keys.key(row), keys.value(row));
     }
     for (int e = 0; e < expert_count; ++e) {
       const Queries& queries = queries_[std::size_t(e)];
       std::int64_t& next = ranges[std::size_t(e)].begin;
       if (next == ranges[std::size_t(e)].end || queries.rows[std::size_t(next)] != row) continue;
-      attend_query(text, cache, e, position, queries.q + next * queries.stride, queries.out + next * width_,
+      attend_query(text, index, e, position, queries.q + next * queries.stride, queries.out + next * width_,
                    extensions_.size() == 1);
       ++next;
     }
@@ -409,30 +460,33 @@ void Pass::attend_text(std::size_t extension, std::int64_t index) {
     if (text.experts[std::size_t(ExpertKind::linear)]) {
       model_.absorb(cache, model_.oldest_needed(ExpertKind::linear, position + 1));
     }
-    std::int64_t oldest = position + 1;
-    for (int e = 0; e < expert_count; ++e) {
-      if (!text.experts[std::size_t(e)]) continue;
-      const std::int64_t needed = model_.oldest_needed(ExpertKind(e), position + 1);
-      oldest = std::min(oldest, needed);
-      if (!model_.shared) cache.keys[std::size_t(e)].forget_before(needed);
+    for (int c = 0; c < model_.caches(); ++c) {
+      if (!model_.uses(text, c)) continue;
+      std::int64_t oldest = position + 1;
+      for (int e = 0; e < expert_count; ++e) {
+        if (!text.experts[std::size_t(e)] || model_.cache_of(e) != c) continue;
+        oldest = std::min(oldest, model_.oldest_needed(ExpertKind(e), position + 1));
+      }
+      cache.keys[std::size_t(c)].forget_before(oldest);
     }
-    if (model_.shared) cache.keys[0].forget_before(oldest);
   }
 }
 
-void Pass::attend_query(const CachedText& text, const LayerCache& cache, int expert, std::int64_t position,
+void Pass::attend_query(const CachedText& text, std::int64_t index, int expert, std::int64_t position,
                         const float* q, float* out, bool threads) const {
+  const LayerCache& cache = text.layers[std::size_t(index)];
   const ModelConfig& model = model_.config.model;
   const AttentionConfig& attention = model_.config.attention;
   CachedQuery<float> query;
   query.width = width_;
   query.head_dim = model_.head_dim();
   query.position = position;
-  query.pages = cache.keys[model_.shared ? 0 : std::size_t(expert)].pages();
+  query.pages = model_.keys_of(cache, expert).pages();
   query.q = q;
   query.out = out;
   query.scale = float(1 / std::sqrt(double(query.head_dim)));
   query.window = ExpertKind(expert) == ExpertKind::full ? position + 1 : attention.window;
+  query.bias = window_bias(index, expert);
   query.chunk = attention.chunk;
   query.sums = cache.linear.sums.data();
   query.totals = cache.linear.totals.data();
@@ -457,7 +511,7 @@ void Pass::attend_query(const CachedText& text, const LayerCache& cache, int exp
 void Pass::attend_tiles(std::size_t extension, std::int64_t index, int expert) {
   const Extension& each = extensions_[extension];
   const CachedText& text = *each.text;
-  const KvCache& cache = text.layers[std::size_t(index)].keys[model_.shared ? 0 : std::size_t(expert)];
+  const KvCache& cache = model_.keys_of(text.layers[std::size_t(index)], expert);
   const Queries& queries = queries_[std::size_t(expert)];
   const std::int64_t begin = range(queries, extension).begin, end = range(queries, extension).end;
   const std::int64_t first = first_row_[extension], count = first_row_[extension + 1] - first;
@@ -466,17 +520,15 @@ void Pass::attend_tiles(std::size_t extension, std::int64_t index, int expert) {
   const std::int64_t cached = text.length;
   Buffer keys = buffer(cached == 0 ? 0 : (cached + count) * width_),
          values = buffer(cached == 0 ? 0 : (cached + count) * width_);
-  const float *k = key_row(expert, first), *v = k + width_;
-  std::int64_t stride = project_row_;
+  const Keys& added = keys_[std::size_t(model_.cache_of(expert))];
+  Keys all{added.key(first), added.value(first), added.k_stride, added.v_stride};
   if (cached > 0) {
     cache.unpack(0, cached, keys.data(), values.data());
     for (std::int64_t i = 0; i < count; ++i) {
-      std::copy_n(key_row(expert, first + i), width_, keys.data() + (cached + i) * width_);
-      std::copy_n(key_row(expert, first + i) + width_, width_, values.data() + (cached + i) * width_);
+      std::copy_n(added.key(first + i), width_, keys.data() + (cached + i) * width_);
+      std::copy_n(added.value(first + i), width_, values.data() + (cached + i) * width_);
     }
-    k = keys.data();
-    v = values.data();
-    stride = width_;
+    all = {keys.data(), values.data(), width_, width_};
   }
   std::vector<std::int32_t> positions;
   for (std::int64_t i = begin; i < end; ++i) {
@@ -489,15 +541,17 @@ void Pass::attend_tiles(std::size_t extension, std::int64_t index, int expert) {
     head.queries = end - begin;
     head.positions = end - begin == length ? nullptr : positions.data();
     head.q = queries.q + begin * queries.stride + h * d;
-    head.k = k + h * d;
-    head.v = v + h * d;
+    head.k = all.k + h * d;
+    head.v = all.v + h * d;
     head.out = queries.out + begin * width_ + h * d;
     head.q_stride = queries.stride;
-    head.k_stride = head.v_stride = stride;
+    head.k_stride = all.k_stride;
+    head.v_stride = all.v_stride;
     head.out_stride = width_;
     head.scratch = scratch;
   };
-  const std::int64_t chunk = model_.config.attention.chunk;
+  const std::int64_t chunk = model_.config.attention.chunk, window = model_.config.attention.window;
+  const float* const bias = window_bias(index, expert);
   const std::int64_t size = ExpertKind(expert) == ExpertKind::linear
                                 ? linear_attention_scratch(length, d, chunk)
                                 : softmax_attention_scratch(length, d);
@@ -512,7 +566,8 @@ void Pass::attend_tiles(std::size_t extension, std::int64_t index, int expert) {
       } else {
         AttentionHead<float> head;
         fill(head, h, scratch.data());
-        head.window = ExpertKind(expert) == ExpertKind::full ? length : model_.config.attention.window;
+        head.window = ExpertKind(expert) == ExpertKind::full ? length : window;
+        head.bias = bias != nullptr ? bias + h * window : nullptr;
         head.scale = float(1 / std::sqrt(double(d)));
         this->count(kernels().softmax_attention(head));
       }

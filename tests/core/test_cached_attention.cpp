@@ -28,7 +28,7 @@ std::vector<T> normals(std::int64_t n, unsigned seed, double spread = 1) {
 template <class T>
 struct Sequence {
   std::int64_t length, heads, d, width;
-  std::vector<T> q, k, v;
+  std::vector<T> q, k, v, bias;  // bias: by head and distance
   std::vector<std::vector<T>> pages;
   std::vector<const T*> table;
 
@@ -39,7 +39,8 @@ struct Sequence {
         width(h * head_dim),
         q(normals<T>(n * width, seed, 2)),
         k(normals<T>(n * width, seed + 1, 2)),
-        v(normals<T>(n * width, seed + 2)) {
+        v(normals<T>(n * width, seed + 2)),
+        bias(normals<T>(h * n, seed + 3, 3)) {
     for (std::int64_t begin = 0; begin < n; begin += cache_page) {
       std::vector<T> page(std::size_t(cache_page_size(width)), T(NAN));
       for (std::int64_t j = begin; j < std::min(n, begin + cache_page); ++j) {
@@ -74,7 +75,7 @@ bool same_row(const std::vector<T>& rows, std::int64_t row, const std::vector<T>
 }
 
 template <class T>
-void check_softmax(const Context& context, const Sequence<T>& s, std::int64_t window) {
+void check_softmax(const Context& context, const Sequence<T>& s, std::int64_t window, bool biased = false) {
   const auto& kernels = context.kernels<T>();
   std::vector<T> whole(std::size_t(s.length * s.width)), one(std::size_t(s.width), T(0));
   std::vector<T> large(std::size_t(softmax_attention_scratch(s.length, s.d)));
@@ -86,6 +87,7 @@ void check_softmax(const Context& context, const Sequence<T>& s, std::int64_t wi
       head.head_dim = s.d;
       head.window = window;
       head.scale = T(1 / std::sqrt(double(s.d)));
+      head.bias = biased ? s.bias.data() + h * window : nullptr;
       head.q = s.q.data() + h * s.d;
       head.k = s.k.data() + h * s.d;
       head.v = s.v.data() + h * s.d;
@@ -97,6 +99,7 @@ void check_softmax(const Context& context, const Sequence<T>& s, std::int64_t wi
     for (std::int64_t p = 0; p < s.length; ++p) {
       CachedQuery<T> query = s.query(p, one.data(), scratch.data());
       query.window = window;
+      query.bias = biased ? s.bias.data() : nullptr;
       const AttentionWork work = kernels.cached_softmax_attention(query);
       CHECK(work.useful == 4 * s.width * std::min(window, p + 1));
       CHECK(work.padding >= 0);
@@ -171,13 +174,13 @@ TEST_CASE_TEMPLATE("cached softmax attention has the bits of whole sequences", T
   for (const Size& size : sizes) {
     const Sequence<T> sequence(size.length, size.heads, size.d, 3);
     for (const std::int64_t window : {std::int64_t{1}, std::int64_t{7}, std::int64_t{33}, size.length}) {
-      check_softmax(context, sequence, window);
+      for (const bool biased : {false, true}) check_softmax(context, sequence, window, biased);
     }
   }
   // Past blocks of 512 keys.
   const Sequence<T> longer(1100, 2, 8, 5);
   check_softmax(context, longer, 1100);
-  check_softmax(context, longer, 600);
+  for (const bool biased : {false, true}) check_softmax(context, longer, 600, biased);
 }
 
 TEST_CASE_TEMPLATE("cached linear attention has the bits of whole sequences", T, float, double) {

@@ -19,12 +19,14 @@ namespace {
 
 constexpr std::int64_t vocabulary = 11, max_len = 100;
 
-Config small_config(Projections projections, RouterKind kind = RouterKind::bayes) {
+Config small_config(Projections projections, RouterKind kind = RouterKind::bayes,
+                    Positions positions = Positions::learned) {
   Config c = preset("tiny");
   c.model.d_model = 16;
   c.model.heads = 2;
   c.model.layers = 2;
   c.model.max_len = max_len;
+  c.model.positions = positions;
   c.router.hidden = 8;
   c.router.kind = kind;
   c.attention.projections = projections;
@@ -34,6 +36,19 @@ Config small_config(Projections projections, RouterKind kind = RouterKind::bayes
   if (kind != RouterKind::bayes) c.objective.w_kl.value = 0;
   resolve(c);
   return c;
+}
+
+constexpr Positions all_positions[] = {Positions::learned, Positions::rotary, Positions::window_bias};
+
+// Both kinds of projections with every kind of positions.
+std::vector<Config> variants() {
+  std::vector<Config> configs;
+  for (const auto projections : {Projections::shared, Projections::per_expert}) {
+    for (const auto positions : all_positions) {
+      configs.push_back(small_config(projections, RouterKind::bayes, positions));
+    }
+  }
+  return configs;
 }
 
 // Weights far from their small initial values, so that routing differs from token to token.
@@ -172,8 +187,9 @@ TEST_CASE("session: decode equals prefill bit by bit, for every routing, project
       {33, 1, 1, 1, 20, 1, 3, 14, 16},               // tiles, rows and steps
       {1, 2, 3, 4, 5, 6, 7, 1, 1, 1, 17, 1, 1, 40},  // and back to tiles
   };
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Fixture fixture(projections);
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
     const auto text = tokens(90, 1);
     const auto modes = all_modes();
     for (std::size_t mode = 0; mode < modes.size(); ++mode) {
@@ -192,9 +208,9 @@ TEST_CASE("session: decode equals prefill bit by bit, for every routing, project
 TEST_CASE("session: every kind of router, untied embeddings and the additive posterior") {
   for (const auto kind :
        {RouterKind::softmax, RouterKind::gumbel, RouterKind::static_expert, RouterKind::prior_mixture}) {
-    for (const auto projections : {Projections::shared, Projections::per_expert}) {
+    for (const Config& variant : variants()) {
       CAPTURE(int(kind));
-      Config config = small_config(projections, kind);
+      Config config = small_config(variant.attention.projections, kind, variant.model.positions);
       config.router.expert = ExpertKind::linear;
       config.model.tie_embeddings = false;
       Fixture fixture(config);
@@ -218,18 +234,44 @@ TEST_CASE("session: every kind of router, untied embeddings and the additive pos
 }
 
 TEST_CASE("session: one thread and two, and a window beyond a block of keys, give the same bits") {
-  Config config = small_config(Projections::shared);
-  config.model.max_len = 1300;
-  config.attention.window = 700;
-  config.attention.chunk = 64;
-  resolve(config);
-  Fixture one(config, 1), two(config, 2);
-  const auto text = tokens(1300, 9);
-  const SessionOutput expected = whole(one, text, {});
-  const std::size_t parts[] = {700, 1, 1, 500, 1, 3, 1, 93};
-  for (Fixture* const fixture : {&one, &two}) {
-    InferenceSession session = fixture->session();
-    check_parts(session, text, expected, parts);
+  for (const auto positions : all_positions) {
+    CAPTURE(int(positions));
+    Config config = small_config(Projections::shared, RouterKind::bayes, positions);
+    config.model.max_len = 1300;
+    config.attention.window = 700;
+    config.attention.chunk = 64;
+    resolve(config);
+    Fixture one(config, 1), two(config, 2);
+    const auto text = tokens(1300, 9);
+    const SessionOutput expected = whole(one, text, {});
+    const std::size_t parts[] = {700, 1, 1, 500, 1, 3, 1, 93};
+    for (Fixture* const fixture : {&one, &two}) {
+      InferenceSession session = fixture->session();
+      check_parts(session, text, expected, parts);
+    }
+  }
+}
+
+TEST_CASE("session: positions that go on carry a text beyond max_len") {
+  for (const Config& variant : variants()) {
+    if (variant.model.positions == Positions::learned) continue;
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
+    CHECK(fixture.session().max_length() == max_len);
+    const auto text = tokens(200, 3);
+    for (const ForwardOptions& mode : all_modes()) {
+      InferenceSession session = fixture.session(mode, 200);
+      const std::size_t parts[] = {90, 1, 30, 1, 1, 60, 4, 13};
+      check_parts(session, text, whole(fixture, text, mode), parts);
+    }
+    // What a session reserves for its maximum is stated, and held from the start.
+    ForwardOptions local;
+    local.forced_expert = ExpertKind::local;
+    InferenceSession longest = fixture.session(local, longest_sequence);
+    CHECK(longest.max_length() == longest_sequence);
+    longest.prefill(text);
+    CHECK(longest.memory_bytes() > std::size_t(longest_sequence) * sizeof(std::int32_t));
+    CHECK(longest.memory_bytes() <= longest.max_memory_bytes());
   }
 }
 
@@ -267,8 +309,9 @@ TEST_CASE("session: only the experts that a token's weights choose are computed"
 }
 
 TEST_CASE("session: a routing override runs just what the caller chose") {
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Fixture fixture(projections);
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
     const auto text = tokens(40, 4);
     // The same choice as one-hot means of LanguageModel, run hard.
     std::vector<ExpertKind> choice;
@@ -307,8 +350,9 @@ TEST_CASE("session: a routing override runs just what the caller chose") {
 }
 
 TEST_CASE("session: a batch of texts of different lengths gives the bits of each alone") {
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Fixture fixture(projections);
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
     std::vector<InferenceSession> together, alone;
     const auto modes = all_modes();
     for (std::size_t i = 0; i < 21; ++i) {  // more than the rows for which weights are read in place
@@ -338,8 +382,9 @@ TEST_CASE("session: a batch of texts of different lengths gives the bits of each
 }
 
 TEST_CASE("session: forks go their own ways and share what they do not write") {
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Fixture fixture(projections);
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
     const auto text = tokens(90, 6), other = tokens(90, 7);
     auto mixed = text;
     std::copy(other.begin() + 45, other.end(), mixed.begin() + 45);
@@ -377,8 +422,9 @@ TEST_CASE("session: forks go their own ways and share what they do not write") {
 }
 
 TEST_CASE("session: a rewound text goes on as if what was cut had never been") {
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Fixture fixture(projections);
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
     const auto text = tokens(90, 8), other = tokens(95, 9);
     for (const ForwardOptions& mode : all_modes()) {
       const SessionOutput expected = whole(fixture, text, mode);
@@ -411,25 +457,29 @@ TEST_CASE("session: a full text is an error, or slides to a fresh session on its
         "[session] length: expected at most 40 tokens, got 41");
   CHECK(bounded.length() == 40);
 
-  for (const std::int64_t keep : {0, 1, 7, 39}) {
-    CAPTURE(keep);
-    SessionOptions options;
-    options.max_length = 40;
-    options.when_full = WhenFull::slide;
-    options.slide_keep = keep;
-    InferenceSession sliding(*fixture.ready, options);
-    sliding.prefill(std::span(text).first(38));
-    std::vector<std::int32_t> kept(text.begin(), text.begin() + 38);
-    for (std::size_t t = 38; t < 60; ++t) {
-      if (kept.size() == 40) kept.erase(kept.begin(), kept.end() - (keep == 0 ? 20 : keep));
-      InferenceSession fresh(*fixture.ready, options);
-      fresh.prefill(kept);
-      kept.push_back(text[t]);
-      sliding.step(text[t], out);
-      fresh.step(text[t], expected);
-      CHECK(same_bits(out.logits, expected.logits));
-      CHECK(same_bits(out.layers[1].mean, expected.layers[1].mean));
-      CHECK(std::equal(kept.begin(), kept.end(), sliding.tokens().begin(), sliding.tokens().end()));
+  for (const auto positions : all_positions) {
+    CAPTURE(int(positions));
+    Fixture each(small_config(Projections::shared, RouterKind::bayes, positions));
+    for (const std::int64_t keep : {0, 1, 7, 39}) {
+      CAPTURE(keep);
+      SessionOptions options;
+      options.max_length = 40;
+      options.when_full = WhenFull::slide;
+      options.slide_keep = keep;
+      InferenceSession sliding(*each.ready, options);
+      sliding.prefill(std::span(text).first(38));
+      std::vector<std::int32_t> kept(text.begin(), text.begin() + 38);
+      for (std::size_t t = 38; t < 60; ++t) {
+        if (kept.size() == 40) kept.erase(kept.begin(), kept.end() - (keep == 0 ? 20 : keep));
+        InferenceSession fresh(*each.ready, options);
+        fresh.prefill(kept);
+        kept.push_back(text[t]);
+        sliding.step(text[t], out);
+        fresh.step(text[t], expected);
+        CHECK(same_bits(out.logits, expected.logits));
+        CHECK(same_bits(out.layers[1].mean, expected.layers[1].mean));
+        CHECK(std::equal(kept.begin(), kept.end(), sliding.tokens().begin(), sliding.tokens().end()));
+      }
     }
   }
 }
@@ -448,8 +498,9 @@ TEST_CASE("session: a text of one token slides to nothing but the next") {
 }
 
 TEST_CASE("session: memory is stated beforehand, constant for linear and the window for local") {
-  for (const auto projections : {Projections::shared, Projections::per_expert}) {
-    Fixture fixture(projections);
+  for (const Config& variant : variants()) {
+    CAPTURE(int(variant.model.positions));
+    Fixture fixture(variant);
     const auto text = tokens(max_len, 11);
     for (const ForwardOptions& mode : all_modes()) {
       InferenceSession session = fixture.session(mode);
@@ -579,7 +630,11 @@ TEST_CASE("session: options out of range") {
   };
   SessionOptions options;
   options.max_length = 101;
-  CHECK(refusal(options) == "[session] max_length: expected 0 to max_len = 100, got 101");
+  CHECK(refusal(options) == "[session] max_length: expected 0 to 100, the model's longest text, got 101");
+  Fixture far(small_config(Projections::shared, RouterKind::bayes, Positions::rotary));
+  options.max_length = longest_sequence + 1;
+  CHECK(message_of<ValueError>([&] { InferenceSession(*far.ready, options); }) ==
+        "[session] max_length: expected 0 to 1048576, the model's longest text, got 1048577");
   options.max_length = 20;
   options.when_full = WhenFull::slide;
   options.slide_keep = 20;

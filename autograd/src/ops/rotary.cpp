@@ -18,28 +18,34 @@ double angle(std::int32_t position, std::int64_t pair, std::int64_t head_dim) {
   return double(position) * std::pow(base, -2 * double(pair) / double(head_dim));
 }
 
-// y = x turned by +angle (direction 1) or -angle (direction -1).
+// One row of width elements, turned by +angle (direction 1) or -angle (direction -1).
+template <class T>
+void turn_row(const RotaryAngles& angles, std::int64_t row, std::int64_t width, const T* in, double direction,
+              T* out) {
+  const std::int64_t half = angles.cosines.shape()[1];
+  const std::int64_t at = std::int64_t(angles.entries[std::size_t(row)]) * half;
+  const T *c = angles.cosines.data<T>() + at, *s = angles.sines.data<T>() + at;
+  for (std::int64_t head = 0; head < width; head += 2 * half) {
+    const T *a = in + head, *b = a + half;
+    T *to_a = out + head, *to_b = to_a + half;
+    for (std::int64_t pair = 0; pair < half; ++pair) {
+      const T sine = T(direction) * s[pair];
+      to_a[pair] = a[pair] * c[pair] - b[pair] * sine;
+      to_b[pair] = a[pair] * sine + b[pair] * c[pair];
+    }
+  }
+}
+
 Tensor turn(const Context& context, const Tensor& x, const RotaryAngles& angles, double direction) {
   Tensor y = Tensor::empty(context, x.shape(), x.dtype());
   const auto [rows, cols] = rows_of("rotary", x.shape());
   visit_dtype(x.dtype(), [&, width = cols, n = rows](auto zero) {
     using T = decltype(zero);
-    const std::int64_t half = angles.cosines.shape()[1];
-    const T *in = x.data<T>(), *cosines = angles.cosines.data<T>(), *sines = angles.sines.data<T>();
+    const T* in = x.data<T>();
     T* out = y.data<T>();
     context.parallel_for<T>(n, row_grain(width), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t at = std::int64_t(angles.entries[std::size_t(i)]) * half;
-        const T *c = cosines + at, *s = sines + at;
-        for (std::int64_t head = i * width; head < (i + 1) * width; head += 2 * half) {
-          const T *a = in + head, *b = a + half;
-          T *to_a = out + head, *to_b = to_a + half;
-          for (std::int64_t pair = 0; pair < half; ++pair) {
-            const T sine = T(direction) * s[pair];
-            to_a[pair] = a[pair] * c[pair] - b[pair] * sine;
-            to_b[pair] = a[pair] * sine + b[pair] * c[pair];
-          }
-        }
+        turn_row(angles, i, width, in + i * width, direction, out + i * width);
       }
     });
   });
@@ -85,6 +91,10 @@ RotaryAngles RotaryAngles::of_rows(Rows rows) const {
   some.sines = sines;
   for (const std::int32_t row : rows) some.entries.push_back(entries[std::size_t(row)]);
   return some;
+}
+
+void RotaryAngles::turn(std::int64_t row, std::int64_t width, const float* x, float* y) const {
+  turn_row(*this, row, width, x, 1, y);
 }
 
 Variable rotary(const Variable& x, const RotaryAngles& angles) {

@@ -185,6 +185,7 @@ class CachedSoftmax : CachedHeads<Arch, T> {
     for (std::int64_t j = 0; j < columns; j += key_panel) this->template score<false>(begin + j, j);
     for (std::int64_t h = 0; h < query_.heads; ++h) {
       T* const scores = scores_ + h * score_stride_;
+      if (query_.bias) add_bias(h, lo, hi, begin, scores);
       state_[h].find_largest(limits_, lo - begin, hi - begin, columns, scores);
       state_[h].weigh(lo - begin, hi - begin, columns, scores, padded_, output_ + h * padded_);
     }
@@ -192,7 +193,15 @@ class CachedSoftmax : CachedHeads<Arch, T> {
     computed_ += columns + hi - lo;
   }
 
+  // Adds the bias of keys [lo, hi) of a block to their scores, of which the first belongs to key `begin`.
+  void add_bias(std::int64_t head, std::int64_t lo, std::int64_t hi, std::int64_t begin, T* scores) {
+    DistanceRow<Arch, T> row(hi - lo, bias_);
+    row.read(T(log2_e), query_.bias + (query_.first_head + head) * query_.window + query_.position - hi + 1);
+    row.add_to(lo - begin, lo - begin, hi - begin, scores);
+  }
+
   const EdgeLimits<Arch, T> limits_;
+  T bias_[distance_row_size(key_block)];
   OnlineSoftmax<Arch, T> state_[cached_heads];
   std::int64_t computed_ = 0;
 };

@@ -46,10 +46,10 @@ Subject make_subject(const Context& context, const DecodeBench& options, std::in
     return {meta::InferenceModel(context, model), random_text(options.vocabulary, longest)};
   }
   const meta::LoadedRun run = meta::load_run(context, options.run);
-  const std::int64_t most = run.model->config().model.max_len;
+  const std::int64_t most = meta::longest_text(run.model->config());
   if (longest > most) {
     throw ValueError(
-        fmt::format("[bench] --lengths: expected at most the run's max_len = {}, got {}", most, longest));
+        fmt::format("[bench] --lengths: expected at most the run's longest text, {}, got {}", most, longest));
   }
   const auto source = make_run_source(run.description);
   return {meta::InferenceModel(context, *run.model), source->evaluation(longest, 0, 1).batch(0, 1).inputs};
@@ -145,7 +145,8 @@ class Case {
   double bytes_read() const {
     const meta::Config& c = subject_.model.config();
     const double width = double(c.model.d_model), d = width / double(c.model.heads);
-    const double tables = 4 * width * double(subject_.model.vocabulary() + c.model.max_len);
+    const double positions = c.model.positions == meta::Positions::learned ? double(c.model.max_len) : 0;
+    const double tables = 4 * width * (double(subject_.model.vocabulary()) + positions);
     const double weights = double(subject_.model.memory_bytes()) - tables;
     const double full = 8 * width * double(length_);
     const double local = 8 * width * double(std::min(c.attention.window, length_));

@@ -135,6 +135,9 @@ struct RotaryAngles {
                DType dtype = DType::f32);
   // Those of just these rows.
   RotaryAngles of_rows(Rows rows) const;
+  // One row as `rotary` turns it, without a tape: x and y of `width` values, apart from each other; f32
+  // angles.
+  void turn(std::int64_t row, std::int64_t width, const float* x, float* y) const;
 
   Tensor cosines, sines;              // (distinct positions, d/2)
   std::vector<std::int32_t> entries;  // the row of these tables for each row of x

@@ -27,9 +27,10 @@ struct CachedQuery {
   const T* q = nullptr;             // D values, all heads
   T* out = nullptr;                 // D values, of which those of the heads are written
   T* scratch = nullptr;             // cached_attention_scratch(width, head_dim, chunk) values
-  // Softmax: s_j = scale q . k_j over j in [max(0, p - window + 1), p].
+  // Softmax: s_j = scale q . k_j [+ bias[h][p - j]] over j in [max(0, p - window + 1), p].
   T scale = 1;
   std::int64_t window = 0;
+  const T* bias = nullptr;  // by distance, all heads, `window` values each; or null
   // Linear: the state (S, z) before p's chunk, which starts at a multiple of `chunk`; the keys from there on
   // are read from the pages. As LinearState has them.
   std::int64_t chunk = 0;

@@ -15,10 +15,12 @@
 //   head,
 //           and the keys and values of the open chunk.
 // With shared projections the three read one cache of keys and values, which is as long as the hungriest
-// needs. With per-expert projections each expert has its own, and the keys and values of every expert are
-// computed for every token, since a later token may choose any. Queries, attention and output projections are
-// computed for the experts that the token's weights choose alone. A session whose options force an expert, or
-// whose model has a static router, keeps what that one expert needs. Caches consist of pages of 32 positions.
+// needs; with rotary positions, which turn the keys of full and local, linear keeps its open chunk's keys as
+// they are, in a second one. With per-expert projections each expert has its own, and the keys and values of
+// every expert are computed for every token, since a later token may choose any. Queries, attention and
+// output projections are computed for the experts that the token's weights choose alone. A session whose
+// options force an expert, or whose model has a static router, keeps what that one expert needs. Caches
+// consist of pages of 32 positions.
 //
 // Threads. An InferenceModel may serve many sessions on many threads. A session serves one call at a time: a
 // second one, from whatever thread, throws StateError and changes nothing. The Context must outlive both.
@@ -53,14 +55,17 @@ class InferenceModel {
 };
 
 // What happens when a step would make a text longer than the maximum. `slide`: the last slide_keep tokens
-// become the whole text, at positions from 0 on, computed anew; then the step runs. (Learned positions leave
-// no other meaning to a moved window.) The session is then, bit by bit, a fresh one that was given this text.
+// become the whole text, at positions from 0 on, computed anew; then the step runs. The session is then, bit
+// by bit, a fresh one that was given this text. (Cached values cannot simply be kept, whatever the positions:
+// above the first layer they were computed from the tokens that are dropped.)
 enum class WhenFull { error, slide };
 
 struct SessionOptions {
   // routing, gate, eta and forced_expert. `training` and `replaced_means` are refused with ValueError.
   ForwardOptions forward;
-  std::int64_t max_length = 0;  // in [1, model.max_len]; 0: model.max_len
+  // In [1, longest_text(config)], which with rotary and window_bias positions is far beyond model.max_len;
+  // 0: model.max_len. The session reserves tables and token ids for all of it (max_memory_bytes()).
+  std::int64_t max_length = 0;
   WhenFull when_full = WhenFull::error;
   std::int64_t slide_keep = 0;  // in [0, max_length); 0: max_length / 2
 };
@@ -119,8 +124,9 @@ class InferenceSession {
 
   // Cuts the text to its first `length` tokens, in [0, length()], as if the others had never been appended.
   // Costs next to nothing where the caches still reach back: always for `full`; to the start of the open
-  // chunk for `linear` (further back its state is summed up again from cached keys, if full shares them);
-  // while w tokens before the cut are kept for `local`. Otherwise the text is computed again.
+  // chunk for `linear` (further back its state is summed up again from cached keys, if full shares them,
+  // which it does not with rotary positions); while w tokens before the cut are kept for `local`. Otherwise
+  // the text is computed again.
   void rewind(std::int64_t length);
 
   // Of the text as the last call left it: not while another call runs.
