@@ -643,6 +643,71 @@ TEST_CASE("attentions mixed in one pass: a window whose scores are far below the
   });
 }
 
+TEST_CASE("attentions mixed in one pass: linear's clamped denominator carries no gradient") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    Inputs<T> in(64, 8, 37);
+    for (std::int64_t i = 0; i < 64; ++i) {
+      for (std::int64_t c = 0; c < 8; ++c) in.k.at(i, c) = T(-55 - 0.01 * double(c));  // z is about 1e-22
+    }
+    Matrix<T> weights(64, 3);
+    for (std::int64_t i = 0; i < 64; ++i) {
+      for (std::int64_t e = 0; e < 3; ++e) weights.at(i, e) = T(e == 1 ? 1 : 0);
+    }
+    const MixedResult<T> got = mixed_in_one_pass(table, in, weights, 4);
+    const Gradients<T> linear = Attention<T>{table, 0}.backward(in);
+    const Matrix<T>*results[] = {&got.dq, &got.dk, &got.dv},
+          *expected[] = {&linear.dq, &linear.dk, &linear.dv};
+    for (std::size_t r = 0; r < 3; ++r) {
+      CAPTURE(r);
+      double largest = 0, worst = 0;
+      for (std::int64_t i = 0; i < 64; ++i) {
+        for (std::int64_t c = 0; c < 8; ++c) {
+          largest = std::max(largest, std::abs(double(expected[r]->at(i, c))));
+          worst = std::max(worst, std::abs(double(results[r]->at(i, c)) - double(expected[r]->at(i, c))));
+        }
+      }
+      CHECK(largest > 0);
+      CHECK(worst < tolerance<T> * largest);
+    }
+  });
+}
+
+TEST_CASE("linear attention of some queries: keys behind the last one have the gradient 0") {
+  for_each_table([]<class T>(const KernelTable<T>& table) {
+    const Inputs<T> in(70, 8, 41);
+    const Positions positions{0, 5, 20};
+    const Attention<T> attention{table, 0, 16};
+    const Forward<T> saved = attention.forward(in, &positions);
+    Matrix<T> out = saved.out, q(3, 8), dout(3, 8), dq(3, 8), dk(70, 8), dv(70, 8);
+    std::vector<T> denominator = saved.normaliser;
+    for (std::int64_t i = 0; i < 3; ++i) {
+      for (std::int64_t c = 0; c < 8; ++c) {
+        q.at(i, c) = T(in.q.at(positions[std::size_t(i)], c));
+        dout.at(i, c) = T(1);
+      }
+    }
+    GuardedScratch<T> scratch(attention.scratch_size(in));
+    LinearHeadGradient<T> gradient;
+    gradient.forward = attention.linear_head(in, out, scratch.data());
+    gradient.forward.q = q.values.data();
+    gradient.forward.q_stride = q.stride;
+    gradient.forward.positions = positions.data();
+    gradient.forward.denominator = denominator.data();
+    gradient.dout = dout.values.data();
+    gradient.dq = dq.values.data();
+    gradient.dk = dk.values.data();
+    gradient.dv = dv.values.data();
+    gradient.dout_stride = gradient.dq_stride = gradient.dk_stride = gradient.dv_stride = 8;
+    table.linear_attention_vjp(gradient);
+    for (std::int64_t j = 0; j < 70; ++j) {
+      for (std::int64_t c = 0; c < 8; ++c) {
+        CHECK((dk.at(j, c) == 0) == (j > 20));
+        CHECK((dv.at(j, c) == 0) == (j > 20));
+      }
+    }
+  });
+}
+
 TEST_CASE("attentions mixed in one pass: what follows a query changes nothing in it, bitwise") {
   for_each_table([]<class T>(const KernelTable<T>& table) {
     const Inputs<T> in(90, 32, 31);
