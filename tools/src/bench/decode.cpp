@@ -49,7 +49,7 @@ Subject make_subject(const Context& context, const DecodeBench& options, std::in
   const std::int64_t most = meta::longest_text(run.model->config());
   if (longest > most) {
     throw ValueError(
-        fmt::format("[bench] --lengths: expected at most {}, the run's longest text, got {}", most, longest));
+        fmt::format("[bench] --lengths: expected at most the run's longest text, {}, got {}", most, longest));
   }
   const auto source = make_run_source(run.description);
   return {meta::InferenceModel(context, *run.model), source->evaluation(longest, 0, 1).batch(0, 1).inputs};
