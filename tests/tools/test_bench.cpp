@@ -365,6 +365,16 @@ TEST_CASE("bench decode: tokens a second and memory by routing and context") {
   const json own = rows_of(directory, "decode --run run --lengths 16 --tokens 4 --rounds 1 --threads 1");
   CHECK(own.size() == 1 + 5);
   CHECK(named(own, "decode own")["executed"].size() == 3);
+
+  // Positions that go on reach beyond max_len = 16.
+  meta::Config config = small_config(directory / "text");
+  meta::set_field(config, "model.positions", "rotary");
+  meta::resolve(config);
+  write_run(directory / "rotary", config);
+  const json beyond =
+      rows_of(directory, "decode --run rotary --lengths 50 --tokens 4 --rounds 1 --threads 1");
+  CHECK(beyond.size() == 1 + 5);
+  CHECK(named(beyond, "decode own")["context"] == 50);
 }
 
 TEST_CASE("bench decode: sessions together, within the memory that is stated") {
