@@ -18,8 +18,8 @@ struct Loss {
   std::vector<double> kl;  // per layer, mean nats per token; empty without a Dirichlet
 };
 
-// Whether the objective of a batch is the mean of its sequences' objectives: free bits and load balancing look
-// at the whole batch.
+// Whether the objective of a batch is the mean of its sequences' objectives: free bits and load balancing
+// look at the whole batch.
 bool is_mean_over_sequences(const ObjectiveConfig& objective);
 
 Loss objective(const LanguageModel& model, const Forward& forward, std::span<const std::int32_t> targets,
