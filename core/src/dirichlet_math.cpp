@@ -1,4 +1,5 @@
 // Derivation: docs/mathematics/dirichlet.md
+// Derivation: docs/mathematics/empirical-bayes.md
 // Derivation: docs/mathematics/implicit-reparameterisation.md
 #include "dirigo/core/dirichlet_math.hpp"
 

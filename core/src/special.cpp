@@ -208,6 +208,7 @@ double trigamma(double x) {
   return trigamma_asymptotic(x + kShift) + reciprocal_sums(x).second;
 }
 
+// Derivation: docs/mathematics/empirical-bayes.md
 // Minka, "Estimating a Dirichlet distribution" (2000), appendix C. Each step doubles the digits.
 double inverse_digamma(double y) {
   if (!std::isfinite(y)) return kNan;

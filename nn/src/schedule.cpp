@@ -56,6 +56,7 @@ double KlWeight::at(std::int64_t step, std::int64_t total) const {
   return phase < ramp ? value * phase / ramp : value;
 }
 
+// Derivation: docs/mathematics/straight-through.md
 bool EntropyDrop::observe(State& state, std::int64_t step, const std::vector<double>& entropy) const {
   constexpr double rate = 1.0 / 50;
   if (state.average.empty()) {

@@ -113,7 +113,7 @@ TEST_CASE("entropy drop: the switch comes once a layer's average has been low fo
 }
 
 TEST_CASE("entropy drop: a start that is low already is no drop, two short ones neither; then the fallback") {
-  const EntropyDrop rule{.drop = 0.3, .hold = 40, .fallback = 300};
+  const EntropyDrop rule{.drop = 0.3, .hold = 60, .fallback = 300};
   EntropyDrop::State state;
   for (std::int64_t step = 0; step < 300; ++step) {
     CAPTURE(step);

@@ -143,6 +143,7 @@ meta::ForwardOptions TrainingStep::forward_options(std::int64_t step) const {
   return options;
 }
 
+// Derivation: docs/mathematics/empirical-bayes.md
 // While the controllers wait their posteriors say nothing yet.
 bool TrainingStep::estimates_priors(std::int64_t step) const {
   const meta::RouterConfig& router = model_.config().router;
