@@ -27,9 +27,9 @@ struct StepReport {
   double lr = 0, w_kl = 0, grad_norm = 0;
   struct Routing {
     std::vector<double> mean_weights, fraction_argmax;
-    double entropy = 0;            // mean_t H(m_t) / ln K
-    double one_hot = 0;            // the share of tokens with one-hot weights
-    std::vector<double> mean_log;  // mean_t E[log alpha_t]; only where a prior is estimated from it
+    double entropy = 0;                 // mean_t H(m_t) / ln K
+    double one_hot = 0;                 // the share of tokens with one-hot weights
+    std::vector<double> mean_log = {};  // mean_t E[log alpha_t]; only where a prior is estimated from it
   };
   std::vector<Routing> routing;
   std::vector<std::vector<double>> priors;  // of the layers after the step, with router.empirical_bayes
