@@ -207,7 +207,7 @@ TEST_CASE("train: straight-through=gated makes the certain tokens one-hot, and r
   config.router.warmup = 0;
   meta::set_field(config, "train.straight_through", "gated");
   meta::set_field(config, "train.gate", "max_mean");
-  meta::set_field(config, "train.eta", "0.34");
+  meta::set_field(config, "train.eta", "0.4");
   check_resumes(config, directory, "gated", {7, 13});
   bool some = false;
   for (const auto& line : lines_of(directory / "gated-whole")) {
