@@ -21,6 +21,20 @@ Json optional(const std::optional<double>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+// What replacing the routing costs, and how far it follows the token, layer by layer.
+void add_deltas(const PeriodicEvaluation& evaluation, Json& json) {
+  Json active = Json::array(), mi = Json::array();
+  for (const meta::RoutingStatistics& layer : evaluation.layers) {
+    active.push_back(layer.active_units);
+    mi.push_back(layer.mi_token_expert);
+  }
+  json["deltas"] = {{"permutation_delta_nll", evaluation.deltas->permutation},
+                    {"prior_delta_nll", evaluation.deltas->prior},
+                    {"position_only_delta_nll", evaluation.deltas->position_only}};
+  json["active_units"] = active;
+  json["mi_token_expert"] = mi;
+}
+
 // A last line that a killed process left incomplete does not parse and is dropped, too.
 std::string lines_up_to(const std::string& text, std::int64_t steps_done) {
   std::istringstream lines(text);
@@ -46,23 +60,30 @@ MetricsLog::MetricsLog(const std::string& run, std::int64_t steps_done)
     throw IoError(fmt::format("[{}] file: expected a writable place, got {}", path_, std::strerror(errno)));
 }
 
-void MetricsLog::add(const StepReport& report, std::optional<double> valid_nll, double tokens_per_s) {
+void MetricsLog::add(const StepReport& report, const std::optional<PeriodicEvaluation>& evaluation,
+                     const std::string& event, double tokens_per_s) {
   Json routing = Json::array();
   for (const auto& layer : report.routing) {
-    routing.push_back({{"mean_weights", layer.mean_weights}, {"fraction_argmax", layer.fraction_argmax}});
+    routing.push_back({{"mean_weights", layer.mean_weights},
+                       {"fraction_argmax", layer.fraction_argmax},
+                       {"entropy", layer.entropy},
+                       {"one_hot", layer.one_hot}});
   }
   Json json;
   json["format_version"] = 1;
   json["step"] = report.step;
   json["loss"] = report.loss;
   json["nll"] = report.nll;
-  json["valid_nll"] = optional(valid_nll);
+  json["valid_nll"] = optional(evaluation ? std::optional(evaluation->nll) : std::nullopt);
   json["kl"] = optional(report.kl);
   json["lr"] = report.lr;
   json["w_kl"] = report.w_kl;
   json["grad_norm"] = report.grad_norm;
   json["tokens_per_s"] = tokens_per_s;
   json["routing"] = {{"layers", routing}};
+  if (!report.priors.empty()) json["priors"] = report.priors;
+  if (evaluation && evaluation->deltas) add_deltas(*evaluation, json);
+  if (!event.empty()) json["event"] = event;
   const std::string line = json.dump() + "\n";
   if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0) {
     throw IoError(fmt::format("[{}] file: expected room for a line, got {}", path_, std::strerror(errno)));

@@ -6,9 +6,17 @@
 #include <optional>
 #include <string>
 
+#include "dirigo/meta_attention/evaluation.hpp"
 #include "training_step.hpp"
 
 namespace dirigo::tools {
+
+// What an evaluation while training measured: soft routing, some windows of the held-out text.
+struct PeriodicEvaluation {
+  double nll = 0;
+  std::vector<meta::RoutingStatistics> layers;
+  std::optional<meta::Deltas> deltas;  // with train.log_deltas
+};
 
 class MetricsLog {
  public:
@@ -16,8 +24,10 @@ class MetricsLog {
   // must not be there twice. Throws IoError.
   MetricsLog(const std::string& run, std::int64_t steps_done);
 
-  // Appends a line and flushes it. tokens_per_s is the only value that differs between repetitions of a run.
-  void add(const StepReport& report, std::optional<double> valid_nll, double tokens_per_s);
+  // Appends a line and flushes it; `event` is for people, empty if nothing happened. tokens_per_s is the only
+  // value that differs between repetitions of a run.
+  void add(const StepReport& report, const std::optional<PeriodicEvaluation>& evaluation,
+           const std::string& event, double tokens_per_s);
 
  private:
   struct Close {
