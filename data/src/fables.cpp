@@ -113,7 +113,7 @@ class Fables final : public Language {
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::vector<Need> tags() const override { return NeedTagger::tags(); }
   Sequence generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const override;
-  double entropy_floor(std::int64_t length) const override;
+  std::optional<double> entropy_floor(std::int64_t length) const override;
 
  private:
   struct Story {
@@ -210,7 +210,7 @@ Sequence Fables::generate(PhiloxStream& random, std::int64_t length, std::int64_
 
 // The conditional entropies are exact; their mean over stories is an average over kStories of them (standard
 // error below 0.002 nats from 128 bytes on).
-double Fables::entropy_floor(std::int64_t length) const {
+std::optional<double> Fables::entropy_floor(std::int64_t length) const {
   constexpr std::uint32_t kStories = 512;
   const auto targets = static_cast<std::ptrdiff_t>(length);
   double total = 0;

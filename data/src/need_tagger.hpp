@@ -33,6 +33,9 @@ class NeedTagger {
     last = position;
   }
 
+  // `position` needs this.
+  void tag(std::size_t position, Need need) { needs_[position] = need; }
+
   void move_to(Sequence& sequence) {
     sequence.needs = std::move(needs_);
     sequence.gaps = std::move(gaps_);

@@ -53,10 +53,11 @@ Json executed_json(const Executed& e) {
 }
 
 Json need_json(const NeedStatistics& need) {
-  return {{"tokens", need.tokens},
-          {"nll", need.nll},
-          {"accuracy", need.accuracy},
-          {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
+  const auto mean = [&](double value) { return need.scored > 0 ? Json(value) : Json(nullptr); };
+  Json json{{"tokens", need.tokens}, {"nll", mean(need.nll)}, {"accuracy", mean(need.accuracy)}};
+  if (need.posterior_error_bits) json["posterior_error_bits"] = *need.posterior_error_bits;
+  json["fraction_argmax_by_layer"] = need.fraction_argmax_by_layer;
+  return json;
 }
 
 Json gap_json(const GapStatistics& gap) {
@@ -97,6 +98,7 @@ std::string to_json(const Evaluation& e) {
     json["by_gap"] = Json::array();
     for (const GapStatistics& gap : e.by_gap) json["by_gap"].push_back(gap_json(gap));
     json["entropy_floor"] = optional(e.entropy_floor);
+    json["posterior_error_bits"] = optional(e.posterior_error_bits);
   }
   return json.dump(2);
 }

@@ -212,7 +212,8 @@ TEST_CASE("texts shorter than one window and sizes out of range are refused with
 
 TEST_CASE("unusable synthetic specifications name the nearest known word") {
   CHECK(error_of("synthetic:recal", {}) ==
-        "[data] synthetic language: expected recall or fables (nearest: recall), got recal");
+        "[data] synthetic language: expected one of recall, fables, mqar, copy, induction, bijection, hmm, "
+        "composite (nearest: recall), got recal");
   CHECK(error_of("synthetic:fable?names=3", {}).find("nearest: fables") != std::string::npos);
   CHECK(error_of("synthetic:recall?key=8", {}) ==
         "[synthetic:recall] option: expected keys (the nearest known one), got key");

@@ -165,7 +165,7 @@ TEST_CASE("recall: the seed fixes the table, active_keys the number of keys per 
 }
 
 TEST_CASE("recall: the entropy floor") {
-  CHECK(std::abs(make_recall({})->entropy_floor(256) - 1.280) < 0.003);
+  CHECK(std::abs(*make_recall({})->entropy_floor(256) - 1.280) < 0.003);
 
   // against the entropy of each next symbol, from the definition, along generated sequences
   RecallOptions options;
@@ -198,7 +198,7 @@ TEST_CASE("recall: the entropy floor") {
   const double mean = total / kSequences;
   const double error = std::sqrt((squares / kSequences - mean * mean) / kSequences);
   CHECK(error < 0.002);
-  CHECK(std::abs(language->entropy_floor(64) - mean) < 4 * error);
+  CHECK(std::abs(*language->entropy_floor(64) - mean) < 4 * error);
 }
 
 TEST_CASE("fables: facts, tags and printable bytes") {
@@ -282,7 +282,7 @@ TEST_CASE("fables: the entropy floor") {
     total += std::log(2.0);
     for (std::size_t t = 2; t < text.size(); ++t) total += text[t - 2] == '.' ? std::log(3.0) : 0.0;
   }
-  CHECK(std::abs(language->entropy_floor(128) - total / (kStories * 128.0)) < 0.001);
+  CHECK(std::abs(*language->entropy_floor(128) - total / (kStories * 128.0)) < 0.001);
 
   // The first byte is given: the one after it follows, a(nt) or b(ear).
   options.names = 2;

@@ -81,7 +81,8 @@ double negative_log_likelihood(std::span<const float> logits, std::int32_t targe
 
 struct Token {
   double nll = 0;
-  bool right = false;  // no logit is larger than the target's
+  bool right = false;     // no logit is larger than the target's
+  std::vector<double> p;  // the model's distribution
   std::array<Row, layers> m{}, b{};
   std::array<std::size_t, layers> chosen{};
 };
@@ -111,6 +112,8 @@ std::vector<Token> by_hand(const Context& context, LanguageModel& model, const M
       Token one;
       const auto row = logits.subspan(std::size_t(t * vocabulary), vocabulary);
       one.nll = negative_log_likelihood(row, token(w, t + 1));
+      for (std::int32_t v = 0; v < vocabulary; ++v)
+        one.p.push_back(std::exp(-negative_log_likelihood(row, v)));
       one.right = *std::max_element(row.begin(), row.end()) == row[std::size_t(token(w, t + 1))];
       for (std::size_t l = 0; l < layers; ++l) {
         for (std::int64_t k = 0; k < expert_count; ++k) {
@@ -355,6 +358,109 @@ TEST_CASE("evaluation: executed FLOPs, in absolute terms and against full attent
     for (const std::int64_t count : layer)
       CHECK(count == windows * length);  // soft: every expert on every token
   }
+}
+
+TEST_CASE("evaluation: ignored targets count nowhere but in routing, and windows by their scored tokens") {
+  const Context context({.threads = 1});
+  LanguageModel model(context, two_layers(), vocabulary, 3);
+  stir(model);
+  // Window 0 is scored at one position, position 1 in no window.
+  const auto ignored = [](std::int64_t window, std::int64_t t) {
+    return t == 1 || (window == 0 ? t != 2 : (window + t) % 3 == 0);
+  };
+  EvaluationText text = tagged_text();
+  text.window = [&, all = text.window](std::int64_t index, const EvaluationWindow& to) {
+    all(index, to);
+    for (std::int64_t t = 0; t < length; ++t) {
+      to.needs[std::size_t(t)] = ignored(index, t) ? 3 : need(index, t) % 3;
+      if (ignored(index, t)) to.targets[std::size_t(t)] = -1;
+    }
+  };
+  // An exact distribution over three of the tokens.
+  const auto exact = [](std::int64_t i, std::size_t v) { return v < 3 ? double(1 + (i + v) % 3) / 6 : 0.0; };
+  text.predictive = [&](std::int64_t window) {
+    std::vector<double> p;
+    for (std::int64_t t = 0; t < length; ++t) {
+      for (std::size_t v = 0; v < vocabulary; ++v)
+        p.push_back(ignored(window, t) ? 0 : exact(window * length + t, v));
+    }
+    return p;
+  };
+  EvaluationOptions options;
+  options.batch_tokens = 2 * length;
+  options.deltas = true;
+  const Evaluation evaluation = evaluate(context, model, text, options);
+
+  const std::vector<Token> tokens = by_hand(context, model);
+  double nll = 0, right = 0, count = 0, bits = 0;
+  std::array<double, windows> sums{}, counts{};
+  double text_bits = 0, text_count = 0;
+  for (std::int64_t i = 0; i < windows * length; ++i) {
+    if (ignored(i / length, i % length)) continue;
+    const Token& one = tokens[std::size_t(i)];
+    nll += one.nll;
+    right += one.right ? 1 : 0;
+    count += 1;
+    sums[std::size_t(i / length)] += one.nll;
+    counts[std::size_t(i / length)] += 1;
+    double divergence = 0;
+    for (std::size_t v = 0; v < 3; ++v) divergence += exact(i, v) * std::log2(exact(i, v) / one.p[v]);
+    bits += divergence;
+    if (need(i / length, i % length) % 3 != 0) continue;
+    text_bits += divergence;
+    text_count += 1;
+  }
+  CHECK(evaluation.tokens == std::int64_t(count));
+  CHECK(evaluation.windows == windows);
+  CHECK(evaluation.nll == about(nll / count));
+  CHECK(evaluation.accuracy == about(right / count));
+  REQUIRE(evaluation.posterior_error_bits);
+  CHECK(*evaluation.posterior_error_bits == about(bits / count));
+  CHECK(*evaluation.by_need.at("text").posterior_error_bits == about(text_bits / text_count));
+  CHECK(evaluation.window_nll[0] == about(tokens[2].nll));
+  double squares = 0;  // of a ratio of means over windows
+  for (std::size_t w = 0; w < windows; ++w) squares += std::pow(sums[w] - nll / count * counts[w], 2);
+  CHECK(evaluation.nll_se == about(std::sqrt(squares / (windows - 1) / windows) / (count / windows)));
+
+  const NeedStatistics& unscored = evaluation.by_need.at("recall_far");
+  CHECK(unscored.tokens == windows * length - std::int64_t(count));
+  CHECK(unscored.scored == 0);
+  CHECK(unscored.nll == 0);
+  CHECK(!unscored.posterior_error_bits);
+  double share = 0;
+  for (const double fraction : unscored.fraction_argmax_by_layer[1]) share += fraction;
+  CHECK(share == about(1));
+  REQUIRE(evaluation.nll_by_context.size() == 3);  // 1, 3-4, 5-6: nobody asks with 2 bytes of context
+  CHECK(evaluation.nll_by_context[1].from == 3);
+  double fifth = 0, fifths = 0;
+  for (std::int64_t i = 0; i < windows * length; ++i) {
+    if (i % length < 4 || ignored(i / length, i % length)) continue;
+    fifth += tokens[std::size_t(i)].nll;
+    fifths += 1;
+  }
+  CHECK(evaluation.nll_by_context[2].nll == about(fifth / fifths));
+  const auto null_means = [&](std::size_t, std::int64_t) {
+    Row row{};
+    const auto b = model.prior();
+    for (std::size_t k = 0; k < 3; ++k) row[k] = b[k] / (b[0] + b[1] + b[2]);
+    return row;
+  };
+  const std::vector<Token> by_prior = by_hand(context, model, null_means);
+  double prior_nll = 0;
+  for (std::int64_t i = 0; i < windows * length; ++i)
+    prior_nll += ignored(i / length, i % length) ? 0 : by_prior[std::size_t(i)].nll / count;
+  CHECK(evaluation.nll + evaluation.deltas->prior == about(prior_nll));
+
+  const std::string json = to_json(evaluation);
+  CHECK(json.find("\"posterior_error_bits\"") != std::string::npos);
+  CHECK(json.find("\"nll\": null") != std::string::npos);
+
+  text.window = [all = text.window](std::int64_t index, const EvaluationWindow& to) {
+    all(index, to);
+    std::fill(to.targets.begin(), to.targets.end(), -1);
+  };
+  CHECK_THROWS_WITH_AS(evaluate(context, model, text, {}), doctest::Contains("at least one scored target"),
+                       ValueError);
 }
 
 TEST_CASE("the null row: argmax and uncertainty of the prior itself") {

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "dirigo/core/errors.hpp"
+#include "dirigo/core/ignored_target.hpp"
 #include "dirigo/data/sha256.hpp"
 #include "evaluation_table.hpp"
 #include "table.hpp"
@@ -69,6 +70,7 @@ meta::EvaluationText windows_of(const Opened& run, const Windows& windows) {
   const std::int64_t parts = windows.bytes / run.length;
   const std::int64_t available = text.windows;
   text.windows = static_cast<std::int64_t>(windows.chosen.size()) * parts;
+  text.predictive = nullptr;  // compared are the runs, with each other
   text.window = [read = text.window, chosen = windows.chosen, parts, available](
                     std::int64_t index, const meta::EvaluationWindow& to) {
     const std::int64_t window = chosen[static_cast<std::size_t>(index / parts)] * parts + index % parts;
@@ -85,8 +87,10 @@ std::string hash_of_targets(const Opened& run, const meta::EvaluationText& text)
   std::vector<std::uint8_t> bytes;
   for (std::int64_t w = 0; w < text.windows; ++w) {
     text.window(w, {inputs, targets, {}, {}});
-    for (const std::int32_t token : targets)
-      bytes.push_back(run.description.vocabulary[static_cast<std::size_t>(token)]);
+    for (const std::int32_t token : targets) {
+      if (token != ignored_target)
+        bytes.push_back(run.description.vocabulary[static_cast<std::size_t>(token)]);
+    }
   }
   return sha256_hex(bytes);
 }

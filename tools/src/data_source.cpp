@@ -105,6 +105,7 @@ meta::EvaluationText evaluation_text(const DataSource& source, EvaluationSet set
                    [&](Need need) { return index[static_cast<std::size_t>(need)]; });
     std::copy(batch.gaps.begin(), batch.gaps.end(), to.gaps.begin());
   };
+  if (source.has_needs()) text.predictive = [set](std::int64_t window) { return set.predictive(window); };
   return text;
 }
 

@@ -29,10 +29,12 @@ std::string headline(const meta::Evaluation& e, const EvaluationSubject& subject
   std::string text =
       fmt::format("{}: {} routing{} on {} ({}), {} windows of {} bytes\n", subject.run,
                   meta::name_of(e.routing_mode), subject.options.empty() ? "" : " (" + subject.options + ")",
-                  subject.evaluated_on, subject.corpus, e.tokens / e.seq_len, e.seq_len);
+                  subject.evaluated_on, subject.corpus, e.windows, e.seq_len);
   text += fmt::format("NLL {:.4f} +- {:.4f} nats per byte, perplexity {:.3f}, {:.4f} bits per byte", e.nll,
                       e.nll_se, std::exp(e.nll), e.nll / std::log(2.0));
   if (e.entropy_floor) text += fmt::format(", entropy floor {:.4f}", *e.entropy_floor);
+  if (e.posterior_error_bits)
+    text += fmt::format(", {:.4f} bits from the exact distribution", *e.posterior_error_bits);
   return text + fmt::format("; {} bytes scored, {} skipped\n", e.tokens, e.skipped_bytes);
 }
 
@@ -63,14 +65,19 @@ std::string executed_table(const meta::Executed& e) {
 
 Row need_header(const char* what, const meta::Evaluation& e) {
   Row header{what, "bytes", "NLL", "right%"};
+  if (e.posterior_error_bits) header.push_back("error in bits");
   for (std::size_t l = 0; l < e.layers.size(); ++l)
     header.push_back(fmt::format("layer {} full/linear/local %", l));
   return header;
 }
 
-Row need_row(const std::string& name, const meta::NeedStatistics& need, std::size_t layers) {
-  Row row{"  " + name, fmt::format("{}", need.tokens), number(need.nll, 4), number(100 * need.accuracy, 1)};
-  for (std::size_t l = 0; l < layers; ++l) {
+Row need_row(const std::string& name, const meta::NeedStatistics& need, const meta::Evaluation& e) {
+  const auto mean = [&](double value, int decimals) {
+    return need.scored > 0 ? number(value, decimals) : "-";
+  };
+  Row row{"  " + name, fmt::format("{}", need.tokens), mean(need.nll, 4), mean(100 * need.accuracy, 1)};
+  if (e.posterior_error_bits) row.push_back(number(need.posterior_error_bits, 4));
+  for (std::size_t l = 0; l < e.layers.size(); ++l) {
     if (l >= need.fraction_argmax_by_layer.size() || need.tokens == 0) {
       row.push_back("-");
       continue;
@@ -83,10 +90,10 @@ Row need_row(const std::string& name, const meta::NeedStatistics& need, std::siz
 
 std::string need_tables(const meta::Evaluation& e) {
   Table needs(need_header("what the next byte needs", e));
-  for (const auto& [tag, need] : e.by_need) needs.add(need_row(tag, need, e.layers.size()));
+  for (const auto& [tag, need] : e.by_need) needs.add(need_row(tag, need, e));
   if (e.by_gap.empty()) return needs.text();
   Table gaps(need_header("told so many bytes back", e));
-  for (const auto& gap : e.by_gap) gaps.add(need_row(range(gap.from, gap.to), gap, e.layers.size()));
+  for (const auto& gap : e.by_gap) gaps.add(need_row(range(gap.from, gap.to), gap, e));
   return needs.text() + "\n" + gaps.text();
 }
 

@@ -43,8 +43,7 @@ struct ResultRow {
   struct Need {
     std::string tag;
     std::int64_t tokens = 0;
-    double nll = 0;
-    std::optional<double> accuracy;  // none in files of older versions
+    std::optional<double> nll, accuracy;  // none where nothing is scored, and in files of older versions
     std::vector<std::vector<double>> fraction_argmax_by_layer;
   };
   std::vector<Need> needs;

@@ -84,7 +84,7 @@ std::optional<meta::Deltas> parse_deltas(const Json& json, const std::string& wh
 ResultRow::Need parse_need(const std::string& tag, const Json& json, const std::string& where) {
   ResultRow::Need need{tag,
                        count(json, "tokens", where),
-                       number(json, "nll", where),
+                       optional_number(json, "nll", where),
                        optional_number(json, "accuracy", where),
                        {}};
   for (const Json& layer : array(json, "fraction_argmax_by_layer", where)) {

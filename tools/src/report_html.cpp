@@ -128,8 +128,8 @@ std::string need_rows(const char* what, const std::vector<ResultRow::Need>& need
   for (std::size_t l = 0; l < layers; ++l) append(html, "<th>layer {}</th>", l);
   html += "</tr></thead><tbody>\n";
   for (const ResultRow::Need& need : needs) {
-    append(html, "<tr><td>{}</td><td>{}</td><td>{:.4f}</td><td>{}</td>", escape_html(need.tag), need.tokens,
-           need.nll, need.accuracy ? fmt::format("{:.1f}", 100 * *need.accuracy) : none);
+    append(html, "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td>", escape_html(need.tag), need.tokens,
+           fixed(need.nll, 4), need.accuracy ? fmt::format("{:.1f}", 100 * *need.accuracy) : none);
     for (const auto& fractions : need.fraction_argmax_by_layer) append(html, "<td>{}</td>", mix(fractions));
     html += "</tr>\n";
   }

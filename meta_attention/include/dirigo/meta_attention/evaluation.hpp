@@ -13,7 +13,7 @@ namespace dirigo::meta {
 
 // One window of text, `length` values each.
 struct EvaluationWindow {
-  std::span<std::int32_t> inputs, targets;
+  std::span<std::int32_t> inputs, targets;  // a target may be ignored_target: it is not scored
   // For tagged text, else empty: indices into `need_names`, and how far back the target was told (0:
   // nowhere).
   std::span<std::uint8_t> needs;
@@ -25,6 +25,9 @@ struct EvaluationText {
   std::int64_t windows = 0, length = 0;
   std::function<void(std::int64_t index, const EvaluationWindow& to)> window;
   std::vector<std::string> need_names;  // empty for untagged text
+  // (length, V): the exact distribution of each target of a window, zeros where it is ignored; null, or empty
+  // vectors, where it is unknown.
+  std::function<std::vector<double>(std::int64_t index)> predictive;
   std::optional<double> entropy_floor;
   std::int64_t skipped_bytes = 0;
 };
@@ -57,9 +60,11 @@ struct RoutingStatistics {
 RoutingStatistics null_router(const LanguageModel& model);
 
 // Of the tokens with one need. Accuracy: how often the largest logit (the first of equals) is the target's.
+// Posterior error: KL(exact || model) in bits, where the exact distribution is known.
 struct NeedStatistics {
-  std::int64_t tokens = 0;
-  double nll = 0, accuracy = 0;
+  std::int64_t tokens = 0, scored = 0;
+  double nll = 0, accuracy = 0;  // means over the scored tokens; 0 without any
+  std::optional<double> posterior_error_bits;
   std::vector<std::vector<double>> fraction_argmax_by_layer;
 };
 
@@ -87,22 +92,25 @@ struct Deltas {
 };
 
 struct Evaluation {
-  double nll = 0, nll_se = 0;      // nats per byte; standard error over windows
-  double accuracy = 0;             // as in NeedStatistics
+  double nll = 0, nll_se = 0;  // nats per byte; standard error over windows
+  double accuracy = 0;         // as in NeedStatistics
+  std::optional<double> posterior_error_bits;
   std::vector<double> window_nll;  // of each window, in the text's order
-  std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
+  std::int64_t tokens = 0;         // scored ones
+  std::int64_t windows = 0, skipped_bytes = 0, seq_len = 0;
   RoutingMode routing_mode = RoutingMode::soft;
   std::vector<RoutingStatistics> layers;
   RoutingStatistics overall;
   Executed executed;
   std::optional<Deltas> deltas;
-  std::vector<ContextNll> nll_by_context;  // 1, 2, 3-4, 5-8, 9-16, ... bytes
+  std::vector<ContextNll> nll_by_context;  // 1, 2, 3-4, 5-8, 9-16, ... bytes, where any is scored
   RoutingStatistics null;
   std::map<std::string, NeedStatistics> by_need;
   std::vector<GapStatistics> by_gap;  // 1, 2-3, 4-7, 8-15, ... bytes, those that occur
   std::optional<double> entropy_floor;
 };
 
+// Throws ValueError for text without a window or without a scored target.
 Evaluation evaluate(const Context& context, LanguageModel& model, const EvaluationText& text,
                     const EvaluationOptions& options);
 
