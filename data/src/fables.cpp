@@ -111,8 +111,9 @@ class Fables final : public Language {
         vocabulary_(fables_vocabulary(names_, objects_)) {}
 
   const Vocabulary& vocabulary() const override { return vocabulary_; }
+  std::vector<Need> tags() const override { return NeedTagger::tags(); }
   Sequence generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const override;
-  double entropy_floor(std::int64_t length) const override;
+  std::optional<double> entropy_floor(std::int64_t length) const override;
 
  private:
   struct Story {
@@ -203,13 +204,13 @@ Sequence Fables::generate(PhiloxStream& random, std::int64_t length, std::int64_
   for (const auto& [position, name] : story.keys) tagger.key(position, name);
   Sequence sequence;
   sequence.bytes.assign(story.text.begin(), story.text.begin() + static_cast<std::ptrdiff_t>(bytes));
-  sequence.needs = tagger.take();
+  tagger.move_to(sequence);
   return sequence;
 }
 
 // The conditional entropies are exact; their mean over stories is an average over kStories of them (standard
 // error below 0.002 nats from 128 bytes on).
-double Fables::entropy_floor(std::int64_t length) const {
+std::optional<double> Fables::entropy_floor(std::int64_t length) const {
   constexpr std::uint32_t kStories = 512;
   const auto targets = static_cast<std::ptrdiff_t>(length);
   double total = 0;

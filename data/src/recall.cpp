@@ -1,25 +1,17 @@
 #include <fmt/core.h>
 
-#include <array>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <string_view>
 
-#include "dirigo/core/errors.hpp"
-#include "dirigo/data/synthetic.hpp"
+#include "language_parts.hpp"
 #include "need_tagger.hpp"
+#include "text_table.hpp"
 
 namespace dirigo {
 namespace {
 
-constexpr std::size_t kText = 32;             // text symbols
-constexpr std::size_t kContexts = kText + 1;  // and the index that stands before the beginning
-constexpr double kFollow = 0.9;               // how often the text follows the table
-
-double plogp(double p) {
-  return p > 0 ? -p * std::log(p) : 0.0;
-}
+constexpr std::size_t kText = TextTable::symbols;
 
 // Byte of key or value i: one of `printable`, or from `rest` on.
 int symbol_byte(std::string_view printable, int rest, std::size_t i) {
@@ -27,11 +19,9 @@ int symbol_byte(std::string_view printable, int rest, std::size_t i) {
 }
 
 Vocabulary recall_vocabulary(std::size_t keys) {
-  constexpr std::string_view text = "abcdefghijklmnopqrstuvwxyz.,;:-'";
   constexpr std::string_view key_bytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
   constexpr std::string_view value_bytes = "0123456789!?@#$%&*+=<>/^~|";
-  static_assert(text.size() == kText);
-  std::vector<int> bytes(text.begin(), text.end());
+  std::vector<int> bytes(TextTable::bytes.begin(), TextTable::bytes.end());
   for (std::size_t i = 0; i < keys; ++i) bytes.push_back(symbol_byte(key_bytes, 128, i));
   for (std::size_t i = 0; i < keys; ++i) bytes.push_back(symbol_byte(value_bytes, 192, i));
   return Vocabulary(bytes);
@@ -43,48 +33,34 @@ class Recall final : public Language {
       : keys_(static_cast<std::size_t>(options.keys)),
         active_(static_cast<std::size_t>(options.active_keys)),
         key_rate_(options.key_rate),
-        vocabulary_(recall_vocabulary(keys_)) {
-    PhiloxStream random(random_key(options.seed, 0, Purpose::data), 0);
-    for (auto& row : table_) {
-      for (auto& next : row) next = static_cast<std::uint8_t>(random.below(kText));
-    }
-  }
+        text_(options.seed),
+        vocabulary_(recall_vocabulary(keys_)) {}
 
   const Vocabulary& vocabulary() const override { return vocabulary_; }
+  std::vector<Need> tags() const override { return NeedTagger::tags(); }
   Sequence generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const override;
-  double entropy_floor(std::int64_t length) const override;
+  std::vector<double> predictive(std::span<const std::uint8_t> bytes) const override;
+  std::optional<double> entropy_floor(std::int64_t length) const override;
 
  private:
-  std::vector<std::size_t> draw_active_keys(PhiloxStream& random) const;
   double key_entropy(std::size_t seen) const;
 
   std::size_t keys_;
   std::size_t active_;
   double key_rate_;
+  TextTable text_;
   Vocabulary vocabulary_;
-  std::array<std::array<std::uint8_t, kContexts>, kContexts>
-      table_{};  // [two back][one back] -> usual next text
 };
 
-// A uniform subset: the first steps of a Fisher-Yates shuffle.
-std::vector<std::size_t> Recall::draw_active_keys(PhiloxStream& random) const {
-  std::vector<std::size_t> keys(keys_);
-  std::iota(keys.begin(), keys.end(), std::size_t{0});
-  for (std::size_t i = 0; i < active_; ++i) std::swap(keys[i], keys[i + random.below(keys_ - i)]);
-  keys.resize(active_);
-  return keys;
-}
-
 Sequence Recall::generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const {
-  const auto active = draw_active_keys(random);
+  const auto active = draw_different(random, active_, keys_);
   std::vector<int> value_of(keys_, -1);
   NeedTagger tagger(length, window);
   Sequence sequence;
   const auto emit = [&](std::size_t symbol) {
     sequence.bytes.push_back(vocabulary_.byte(static_cast<int>(symbol)));
   };
-  std::size_t two_back = kText;
-  std::size_t one_back = kText;
+  TextTable::Context context;
   const auto wanted = static_cast<std::size_t>(length) + 1;
   while (sequence.bytes.size() < wanted) {
     if (random.uniform() < key_rate_) {
@@ -94,16 +70,49 @@ Sequence Recall::generate(PhiloxStream& random, std::int64_t length, std::int64_
       emit(kText + key);
       emit(kText + keys_ + static_cast<std::size_t>(value_of[key]));
     } else {
-      const bool follow = random.uniform() < kFollow;
-      const std::size_t next = follow ? table_[two_back][one_back] : random.below(kText);
-      two_back = one_back;
-      one_back = next;
-      emit(next);
+      context.push(text_.draw(random, context));
+      emit(context.one_back);
     }
   }
   sequence.bytes.resize(wanted);
-  sequence.needs = tagger.take();
+  tagger.move_to(sequence);
   return sequence;
+}
+
+// Behind a key its value, uniform if it was not bound; else the mixture of text and keys that key_entropy
+// describes.
+std::vector<double> Recall::predictive(std::span<const std::uint8_t> bytes) const {
+  const auto classes = static_cast<std::size_t>(vocabulary_.size());
+  const auto active = static_cast<double>(active_);
+  std::vector<double> result((bytes.size() - 1) * classes);
+  std::vector<int> value_of(keys_, -1);
+  std::size_t seen = 0, key = 0;
+  TextTable::Context context;
+  for (std::size_t t = 0; t + 1 < bytes.size(); ++t) {
+    const auto token = static_cast<std::size_t>(vocabulary_.token(bytes[t]));
+    const auto row = std::span(result).subspan(t * classes, classes);
+    if (token >= kText && token < kText + keys_) {
+      key = token - kText;
+      for (std::size_t v = 0; v < keys_; ++v) {
+        const bool bound = value_of[key] == static_cast<int>(v);
+        row[kText + keys_ + v] = value_of[key] < 0 ? 1 / static_cast<double>(keys_) : bound ? 1 : 0;
+      }
+      continue;
+    }
+    if (token < kText) {
+      context.push(token);
+    } else if (value_of[key] < 0) {
+      value_of[key] = static_cast<int>(token - kText - keys_);
+      ++seen;
+    }
+    text_.predict(context, 1 - key_rate_, row);
+    const double unseen =
+        seen == active_ ? 0
+                        : (active - static_cast<double>(seen)) / active / static_cast<double>(keys_ - seen);
+    for (std::size_t k = 0; k < keys_; ++k)
+      row[kText + k] = key_rate_ * (value_of[k] < 0 ? unseen : 1 / active);
+  }
+  return result;
 }
 
 // Entropy of the next key's identity when `seen` different keys have occurred: each of them has probability
@@ -120,9 +129,9 @@ double Recall::key_entropy(std::size_t seen) const {
 // Exact: P(slot t is free to hold text or a key, m different keys seen before) follows a small recursion, and
 // the entropy of the next symbol depends on nothing else. Values cost log(keys) behind a new key, nothing
 // behind an old one.
-double Recall::entropy_floor(std::int64_t length) const {
-  const double followed = kFollow + (1 - kFollow) / kText;
-  const double text_entropy = plogp(followed) + (kText - 1) * plogp((1 - kFollow) / kText);
+std::optional<double> Recall::entropy_floor(std::int64_t length) const {
+  const double other = (1 - TextTable::follow) / kText;
+  const double text_entropy = plogp(TextTable::follow + other) + (kText - 1) * plogp(other);
   const double kind_entropy = plogp(key_rate_) + plogp(1 - key_rate_);
   const auto targets = static_cast<std::size_t>(length);  // slots 1..length; slot 0 is given
   std::vector<std::vector<double>> free(targets + 3, std::vector<double>(active_ + 1));

@@ -25,7 +25,8 @@ bool is_synthetic(const std::string& spec) {
 }  // namespace
 
 const std::vector<std::string>& need_names() {
-  static const std::vector<std::string> names{"text", "first", "recall_near", "recall_far"};
+  static const std::vector<std::string> names{"text",      "first",  "recall_near", "recall_far", "copy",
+                                              "eliminate", "filter", "noise",       "unscored"};
   return names;
 }
 
@@ -36,17 +37,25 @@ DataSource::DataSource(Vocabulary vocabulary, const SourceOptions& options)
 
 Batch DataSource::empty_batch(std::int64_t rows, std::int64_t length) const {
   const auto size = static_cast<std::size_t>(rows * length);
-  Batch batch{rows, length, std::vector<std::int32_t>(size), std::vector<std::int32_t>(size), {}};
-  if (has_needs()) batch.needs.resize(size);
+  Batch batch{rows, length, std::vector<std::int32_t>(size), std::vector<std::int32_t>(size), {}, {}};
+  if (has_needs()) {
+    batch.needs.resize(size);
+    batch.gaps.resize(size);
+  }
   return batch;
 }
 
-DataSource::Row DataSource::row_of(Batch& batch, std::int64_t row) const {
+DataSource::Row DataSource::row_of(Batch& batch, std::int64_t row) {
   const auto length = static_cast<std::size_t>(batch.length);
   const std::size_t begin = static_cast<std::size_t>(row) * length;
-  Row view{
-      std::span(batch.inputs).subspan(begin, length), std::span(batch.targets).subspan(begin, length), {}};
-  if (has_needs()) view.needs = std::span(batch.needs).subspan(begin, length);
+  Row view{std::span(batch.inputs).subspan(begin, length),
+           std::span(batch.targets).subspan(begin, length),
+           {},
+           {}};
+  if (!batch.needs.empty()) {
+    view.needs = std::span(batch.needs).subspan(begin, length);
+    view.gaps = std::span(batch.gaps).subspan(begin, length);
+  }
   return view;
 }
 
@@ -79,20 +88,31 @@ EvaluationSet DataSource::evaluation(std::int64_t length, std::int64_t stride, s
   return EvaluationSet(*this, plan_evaluation(length, stride, windows), length);
 }
 
+std::uint64_t EvaluationSet::position_of(std::int64_t window) const {
+  const auto number = static_cast<std::uint64_t>(window);
+  // floor(number * available / count) without overflow of the product
+  const std::uint64_t chosen =
+      number * (plan_.available / plan_.count) + number * (plan_.available % plan_.count) / plan_.count;
+  return chosen * plan_.stride;
+}
+
 Batch EvaluationSet::batch(std::int64_t first, std::int64_t rows) const {
   if (first < 0 || rows < 1 || rows > windows() - first) {
     throw ValueError(fmt::format("[data] evaluation windows: expected some of 0 to {}, got {} from {}",
                                  windows() - 1, rows, first));
   }
   Batch batch = source_->empty_batch(rows, length_);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const auto window = static_cast<std::uint64_t>(first + row);
-    // floor(window * available / count) without overflow of the product
-    const std::uint64_t chosen =
-        window * (plan_.available / plan_.count) + window * (plan_.available % plan_.count) / plan_.count;
-    source_->evaluation_row(chosen * plan_.stride, source_->row_of(batch, row));
-  }
+  for (std::int64_t row = 0; row < rows; ++row)
+    source_->evaluation_row(position_of(first + row), DataSource::row_of(batch, row));
   return batch;
+}
+
+std::vector<double> EvaluationSet::predictive(std::int64_t window) const {
+  if (window < 0 || window >= windows()) {
+    throw ValueError(
+        fmt::format("[data] evaluation window: expected one of 0 to {}, got {}", windows() - 1, window));
+  }
+  return source_->predictive(position_of(window), length_);
 }
 
 std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options) {

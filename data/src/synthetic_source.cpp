@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "dirigo/core/errors.hpp"
+#include "dirigo/core/ignored_target.hpp"
 #include "dirigo/core/philox.hpp"
+#include "languages.hpp"
 #include "synthetic_spec.hpp"
 
 namespace dirigo {
@@ -64,18 +66,46 @@ void SyntheticSource::fill(PhiloxStream random, Row row) const {
   const Sequence sequence = language_->generate(random, length, options().window);
   for (std::size_t t = 0; t < row.inputs.size(); ++t) {
     row.inputs[t] = vocabulary().token(sequence.bytes[t]);
-    row.targets[t] = vocabulary().token(sequence.bytes[t + 1]);
+    const bool scored = sequence.needs[t] != Need::unscored;
+    row.targets[t] = scored ? vocabulary().token(sequence.bytes[t + 1]) : ignored_target;
   }
   std::copy(sequence.needs.begin(), sequence.needs.end(), row.needs.begin());
+  std::copy(sequence.gaps.begin(), sequence.gaps.end(), row.gaps.begin());
 }
 
 void SyntheticSource::training_row(std::uint64_t index, Row row) const {
   fill(sequence_stream(options().seed, Purpose::batch, 0, index), row);
 }
 
-void SyntheticSource::evaluation_row(std::uint64_t number, Row row) const {
+PhiloxStream SyntheticSource::held_out(std::uint64_t number) const {
   const std::uint64_t position = held_out_stream_ << kStreamShift | number;
-  fill(sequence_stream(seed_, Purpose::data, kHeldOutSite, position), row);
+  return sequence_stream(seed_, Purpose::data, kHeldOutSite, position);
+}
+
+void SyntheticSource::evaluation_row(std::uint64_t number, Row row) const {
+  fill(held_out(number), row);
+}
+
+// From the language's tokens to those of the run.
+std::vector<double> SyntheticSource::predictive(std::uint64_t number, std::int64_t length) const {
+  PhiloxStream random = held_out(number);
+  const std::vector<double> own =
+      language_->predictive(language_->generate(random, length, options().window).bytes);
+  if (own.empty()) return {};
+  const auto classes = static_cast<std::size_t>(vocabulary().size());
+  const std::vector<int> bytes = language_->vocabulary().byte_values();
+  std::vector<double> result(static_cast<std::size_t>(length) * classes);
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    const std::int32_t token = vocabulary().token(static_cast<std::uint8_t>(bytes[i % bytes.size()]));
+    result[i / bytes.size() * classes + static_cast<std::size_t>(token)] = own[i];
+  }
+  return result;
+}
+
+void SyntheticSource::check_training(std::int64_t length) const {
+  if (length >= language_->least_length()) return;
+  throw ValueError(
+      fmt::format("[{}] seq_len: expected at least {}, got {}", spec_, language_->least_length(), length));
 }
 
 DataSource::EvaluationPlan SyntheticSource::plan_evaluation(std::int64_t length, std::int64_t stride,
@@ -108,22 +138,7 @@ std::unique_ptr<DataSource> make_synthetic_source(const std::string& spec, const
     throw ValueError(fmt::format("[synthetic:{}] stream: expected 0 to {}, got {}", parsed.language(),
                                  kStreams - 1, stream));
   }
-  std::unique_ptr<Language> language;
-  if (parsed.language() == "recall") {
-    RecallOptions recall;
-    recall.seed = seed;
-    recall.keys = parsed.number("keys", recall.keys);
-    recall.active_keys = parsed.number("active_keys", recall.keys);
-    recall.key_rate = parsed.number("key_rate", recall.key_rate);
-    language = make_recall(recall);
-  } else {
-    FablesOptions fables;
-    fables.names = parsed.number("names", fables.names);
-    fables.objects = parsed.number("objects", fables.objects);
-    fables.stops = parsed.number("stops", fables.stops);
-    fables.filler = parsed.number("filler", fables.filler);
-    language = make_fables(fables);
-  }
+  std::unique_ptr<Language> language = make_language(parsed, seed);
   parsed.refuse_unread();
   return std::make_unique<SyntheticSource>(std::move(language), parsed.resolved(), seed, stream, options);
 }

@@ -16,16 +16,18 @@ class SyntheticSource final : public DataSource {
   SyntheticSource(std::unique_ptr<Language> language, std::string spec, std::uint64_t seed,
                   std::uint64_t held_out_stream, const SourceOptions& options);
 
-  bool has_needs() const override { return true; }
+  std::vector<Need> tags() const override { return language_->tags(); }
   std::optional<double> entropy_floor(std::int64_t length) const override;
   SourceDescription describe() const override;
 
  private:
-  void check_training(std::int64_t) const override {}  // the stream has no end
+  void check_training(std::int64_t length) const override;  // the stream has no end
   void training_row(std::uint64_t index, Row row) const override;
   void evaluation_row(std::uint64_t number, Row row) const override;
   EvaluationPlan plan_evaluation(std::int64_t length, std::int64_t stride,
                                  std::int64_t windows) const override;
+  std::vector<double> predictive(std::uint64_t position, std::int64_t length) const override;
+  PhiloxStream held_out(std::uint64_t number) const;
   void fill(PhiloxStream random, Row row) const;
 
   std::unique_ptr<Language> language_;

@@ -1,8 +1,11 @@
 #include "synthetic_spec.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "dirigo/core/suggest.hpp"
+#include "languages.hpp"
 
 namespace dirigo {
 
@@ -10,10 +13,10 @@ SyntheticSpec::SyntheticSpec(const std::string& spec) {
   const std::string rest = spec.substr(spec.find(':') + 1);
   const std::size_t question = rest.find('?');
   language_ = rest.substr(0, question);
-  const std::vector<std::string> known{"recall", "fables"};
+  const std::vector<std::string>& known = language_names();
   if (std::find(known.begin(), known.end(), language_) == known.end()) {
-    throw ValueError(fmt::format("[data] synthetic language: expected recall or fables (nearest: {}), got {}",
-                                 nearest(language_, known), language_));
+    throw ValueError(fmt::format("[data] synthetic language: expected one of {} (nearest: {}), got {}",
+                                 fmt::join(known, ", "), nearest(language_, known), language_));
   }
   std::size_t begin = question;
   while (begin != std::string::npos) {

@@ -2,11 +2,13 @@
 #include "dirigo/meta_attention/evaluation.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <numeric>
 
 #include "dirigo/core/dirichlet_math.hpp"
+#include "dirigo/core/ignored_target.hpp"
 #include "dirigo/core/kernels.hpp"
 
 namespace dirigo::meta {
@@ -127,68 +129,126 @@ RoutingStatistics average(const std::vector<RoutingStatistics>& layers) {
   return mean;
 }
 
+struct Mean {
+  double sum = 0;
+  std::int64_t count = 0;
+
+  double value() const { return count > 0 ? sum / double(count) : 0; }
+};
+
 // Groups the NLL summed by position into 1, 2, 3-4, 5-8, ... bytes of context.
-std::vector<ContextNll> by_context(const std::vector<double>& position_sums, std::int64_t windows) {
+std::vector<ContextNll> by_context(const std::vector<Mean>& positions) {
   std::vector<ContextNll> groups;
-  const auto length = std::int64_t(position_sums.size());
+  const auto length = std::int64_t(positions.size());
   for (std::int64_t from = 1, to = 1; from <= length; from = to + 1, to = std::min(2 * to, length)) {
-    const auto first = position_sums.begin() + (from - 1), last = position_sums.begin() + to;
-    groups.push_back({from, to, std::accumulate(first, last, 0.0) / double(windows * (to - from + 1))});
+    Mean group;
+    for (std::int64_t at = from; at <= to; ++at) {
+      group.sum += positions[std::size_t(at - 1)].sum;
+      group.count += positions[std::size_t(at - 1)].count;
+    }
+    if (group.count > 0) groups.push_back({from, to, group.value()});
     if (to == length) break;
   }
   return groups;
 }
 
+// What the model made of a batch's tokens.
+struct Scores {
+  std::vector<double> losses;       // -log softmax(logits)[target]
+  std::vector<std::uint8_t> hits;   // whether the largest logit, the first of equals, is the target's
+  std::vector<double> divergences;  // KL(exact || model) in bits; empty where the exact one is unknown
+};
+
+// Running sums over tokens of one need, or of one gap.
 struct NeedSums {
-  std::int64_t tokens = 0;
-  double nll = 0;
+  std::int64_t tokens = 0, scored = 0;
+  double nll = 0, hits = 0;
+  Mean divergence;
   std::vector<Row> chosen_by_layer;
 
-  void add(double token_nll, const std::vector<LayerRouting>& layers, std::size_t row) {
+  void add(const Scores& scores, bool is_scored, const std::vector<LayerRouting>& layers, std::size_t row) {
     tokens += 1;
-    nll += token_nll;
+    if (is_scored) {
+      scored += 1;
+      nll += scores.losses[row];
+      hits += scores.hits[row] != 0 ? 1 : 0;
+      if (!scores.divergences.empty()) {
+        divergence.sum += scores.divergences[row];
+        divergence.count += 1;
+      }
+    }
     chosen_by_layer.resize(layers.size(), Row{});
     for (std::size_t l = 0; l < layers.size(); ++l)
       chosen_by_layer[l][std::size_t(layers[l].chosen[row])] += 1;
   }
 
+  void add(const NeedSums& other) {
+    tokens += other.tokens;
+    scored += other.scored;
+    nll += other.nll;
+    hits += other.hits;
+    divergence.sum += other.divergence.sum;
+    divergence.count += other.divergence.count;
+    chosen_by_layer.resize(std::max(chosen_by_layer.size(), other.chosen_by_layer.size()), Row{});
+    for (std::size_t l = 0; l < other.chosen_by_layer.size(); ++l) {
+      for (std::size_t k = 0; k < expert_count; ++k) chosen_by_layer[l][k] += other.chosen_by_layer[l][k];
+    }
+  }
+
   NeedStatistics statistics() const {
     NeedStatistics s;
     s.tokens = tokens;
-    s.nll = tokens > 0 ? nll / double(tokens) : 0;
+    s.scored = scored;
+    s.nll = Mean{nll, scored}.value();
+    s.accuracy = Mean{hits, scored}.value();
+    if (divergence.count > 0) s.posterior_error_bits = divergence.value();
     for (const Row& chosen : chosen_by_layer) {
       std::vector<double> fraction;
-      for (const double count : chosen) fraction.push_back(tokens > 0 ? count / double(tokens) : 0);
+      for (const double count : chosen) fraction.push_back(Mean{count, tokens}.value());
       s.fraction_argmax_by_layer.push_back(std::move(fraction));
     }
     return s;
   }
 };
 
+// The bins that hold a token.
+std::vector<GapStatistics> by_gap(const std::vector<NeedSums>& bins) {
+  std::vector<GapStatistics> result;
+  for (std::size_t bin = 0; bin < bins.size(); ++bin) {
+    const std::int64_t from = std::int64_t{1} << bin;
+    if (bins[bin].tokens > 0) result.push_back({bins[bin].statistics(), from, 2 * from - 1});
+  }
+  return result;
+}
+
 // One pass over the text, batch by batch.
 struct Batch {
   std::int64_t first_window, windows;
   std::vector<std::int32_t> inputs, targets;
   std::vector<std::uint8_t> needs;
+  std::vector<std::int32_t> gaps;
 };
 
 Batch read_batch(const EvaluationText& text, std::int64_t first, std::int64_t windows) {
-  Batch batch{first, windows, {}, {}, {}};
+  Batch batch{first, windows, {}, {}, {}, {}};
   const auto tokens = std::size_t(windows * text.length);
   batch.inputs.resize(tokens);
   batch.targets.resize(tokens);
   batch.needs.resize(text.need_names.empty() ? 0 : tokens);
+  batch.gaps.resize(batch.needs.size());
+  const auto length = std::size_t(text.length);
+  const auto part = [length](auto& values, std::int64_t window) {
+    return values.empty() ? std::span(values)
+                          : std::span(values).subspan(std::size_t(window) * length, length);
+  };
   for (std::int64_t w = 0; w < windows; ++w) {
-    const auto begin = std::size_t(w * text.length), length = std::size_t(text.length);
-    text.window(
-        first + w, std::span(batch.inputs).subspan(begin, length),
-        std::span(batch.targets).subspan(begin, length),
-        batch.needs.empty() ? std::span<std::uint8_t>{} : std::span(batch.needs).subspan(begin, length));
+    text.window(first + w,
+                {part(batch.inputs, w), part(batch.targets, w), part(batch.needs, w), part(batch.gaps, w)});
   }
   return batch;
 }
 
-// -log softmax(logits)[target] for every row, as double.
+// -log softmax(logits)[target] for every row, as double; 0 for an ignored target.
 std::vector<double> token_losses(const Context& context, const Tensor& logits,
                                  std::span<const std::int32_t> targets) {
   std::vector<double> losses(targets.size());
@@ -224,6 +284,51 @@ RoutingStatistics null_statistics(std::span<const double> prior, std::span<const
   s.kl = 0;
   s.uncertainty_mean = dirichlet::entropy(prior);
   return s;
+}
+
+// Whether the largest logit of a row, the first of equals, is the target's.
+std::vector<std::uint8_t> token_hits(const Context& context, const Tensor& logits,
+                                     std::span<const std::int32_t> targets) {
+  std::vector<std::uint8_t> hits(targets.size());
+  const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  visit_dtype(logits.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* source = logits.data<T>();
+    context.parallel_for<T>(rows, 256, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T* row = source + i * classes;
+        hits[std::size_t(i)] = std::max_element(row, row + classes) - row == targets[std::size_t(i)];
+      }
+    });
+  });
+  return hits;
+}
+
+// KL(exact || model) in bits for every row. A row's log-sum-exp is its loss plus its target's logit.
+std::vector<double> token_divergences(const Context& context, const Tensor& logits,
+                                      std::span<const std::int32_t> targets, std::span<const double> losses,
+                                      std::span<const double> exact) {
+  std::vector<double> divergences(targets.size());
+  const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  visit_dtype(logits.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* source = logits.data<T>();
+    context.parallel_for<T>(rows, 64, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int32_t target = targets[std::size_t(i)];
+        if (target == ignored_target) continue;
+        const T* row = source + i * classes;
+        const double log_total = losses[std::size_t(i)] + double(row[target]);
+        double nats = 0;
+        for (std::int64_t v = 0; v < classes; ++v) {
+          const double p = exact[std::size_t(i * classes + v)];
+          if (p > 0) nats += p * (std::log(p) - (double(row[v]) - log_total));
+        }
+        divergences[std::size_t(i)] = nats / std::log(2.0);
+      }
+    });
+  });
+  return divergences;
 }
 
 class Evaluator {
@@ -269,10 +374,12 @@ class Evaluator {
     const auto costs = model_.costs();
     std::vector<RoutingSums> sums(layers);
     std::vector<NeedSums> needs(text_.need_names.size());
+    std::vector<NeedSums> gaps;  // [floor(log2(gap))]
+    NeedSums all;
     Evaluation result;
     result.executed.tokens_per_expert.assign(layers, std::vector<std::int64_t>(expert_count, 0));
     result.executed.flops_per_expert.assign(layers, std::vector<ExpertFlops>(expert_count));
-    std::vector<double> window_nll, position_sums(std::size_t(text_.length), 0.0);
+    std::vector<Mean> windows, positions(std::size_t(text_.length));
 
     ForwardOptions forward_options;
     forward_options.routing = options_.routing;
@@ -296,34 +403,50 @@ class Evaluator {
             }
             if (options_.deltas) keep_means(l, forward.layers[l].mean);
           }
-          for (std::int64_t w = 0; w < batch.windows; ++w) {
-            const auto at = losses.begin() + w * text_.length;
-            window_nll.push_back(std::accumulate(at, at + text_.length, 0.0) / double(text_.length));
+          const Scores scores = scores_of(batch, forward.logits.value(), losses);
+          windows.resize(windows.size() + std::size_t(batch.windows));
+          for (std::size_t i = 0; i < losses.size(); ++i) {
+            const bool scored = batch.targets[i] != ignored_target;
+            for (Mean* mean : {&windows[std::size_t(batch.first_window) + i / positions.size()],
+                               &positions[i % positions.size()]}) {
+              mean->sum += losses[i];
+              mean->count += scored ? 1 : 0;
+            }
+            all.add(scores, scored, forward.layers, i);
+            if (batch.needs.empty()) continue;
+            needs[batch.needs[i]].add(scores, scored, forward.layers, i);
+            if (batch.gaps[i] < 1) continue;
+            const auto bin = std::size_t(std::bit_width(std::uint32_t(batch.gaps[i]))) - 1;
+            gaps.resize(std::max(gaps.size(), bin + 1));
+            gaps[bin].add(scores, scored, forward.layers, i);
           }
-          for (std::size_t i = 0; i < losses.size(); ++i)
-            position_sums[i % position_sums.size()] += losses[i];
-          for (std::size_t i = 0; i < batch.needs.size(); ++i)
-            needs[batch.needs[i]].add(losses[i], forward.layers, i);
           bookkeeping += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         },
         [](const Batch&) { return std::vector<Tensor>{}; });
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() - bookkeeping;
 
-    result.tokens = text_.windows * text_.length;
+    if (all.scored == 0)
+      throw ValueError(
+          "[evaluate] text: expected at least one scored target, got none: are windows too short?");
+    result.tokens = scored_ = all.scored;
+    result.windows = text_.windows;
     result.seq_len = text_.length;
     result.skipped_bytes = text_.skipped_bytes;
     result.routing_mode = options_.routing;
     result.reads_the_future = model_.config().attention.leaky;
     result.entropy_floor = text_.entropy_floor;
-    set_nll(result, window_nll);
-    result.window_nll = std::move(window_nll);
-    result.nll_by_context = by_context(position_sums, text_.windows);
+    set_nll(result, windows);
+    result.nll_by_context = by_context(positions);
+    const NeedStatistics overall = all.statistics();
+    result.accuracy = overall.accuracy;
+    result.posterior_error_bits = overall.posterior_error_bits;
     for (std::size_t l = 0; l < layers; ++l)
       result.layers.push_back(sums[l].statistics(costs, model_.prior(l)));
     result.overall = average(result.layers);
     result.null = null_router(model_);
     add_needs(result, needs);
+    result.by_gap = by_gap(gaps);
 
     Executed& executed = result.executed;
     executed.attention_flops = double(flops.attention.load() - attention);
@@ -333,16 +456,38 @@ class Evaluator {
     executed.attention_flops_vs_full = executed.attention_flops / full.attention;
     executed.model_flops_vs_full = executed.model_flops / full.model;
     executed.wall_s = seconds;
-    executed.tokens_per_s = double(result.tokens) / seconds;
+    executed.tokens_per_s = double(text_.windows * text_.length) / seconds;
     return result;
   }
 
-  // Windows are the independent units; the standard error of their mean.
-  static void set_nll(Evaluation& result, const std::vector<double>& window_nll) {
-    const double n = double(window_nll.size());
-    result.nll = std::accumulate(window_nll.begin(), window_nll.end(), 0.0) / n;
-    double squares = 0;
-    for (const double value : window_nll) squares += (value - result.nll) * (value - result.nll);
+  Scores scores_of(const Batch& batch, const Tensor& logits, const std::vector<double>& losses) const {
+    Scores scores{losses, token_hits(context_, logits, batch.targets), {}};
+    if (!text_.predictive) return scores;
+    std::vector<double> exact;
+    for (std::int64_t w = 0; w < batch.windows; ++w) {
+      const std::vector<double> window = text_.predictive(batch.first_window + w);
+      exact.insert(exact.end(), window.begin(), window.end());
+    }
+    if (!exact.empty())
+      scores.divergences = token_divergences(context_, logits, batch.targets, losses, exact);
+    return scores;
+  }
+
+  // Windows are the independent units. The mean over tokens weights each by its share of the scored tokens,
+  // relative to an equal one; the standard error is that of such a ratio.
+  static void set_nll(Evaluation& result, const std::vector<Mean>& windows) {
+    const double n = double(windows.size()), tokens_per_window = double(result.tokens) / n;
+    const auto weight = [&](const Mean& window) { return double(window.count) / tokens_per_window; };
+    double sum = 0, squares = 0;
+    for (const Mean& window : windows) {
+      result.window_nll.push_back(window.value());
+      sum += weight(window) * window.value();
+    }
+    result.nll = sum / n;
+    for (const Mean& window : windows) {
+      const double deviation = weight(window) * (window.value() - result.nll);
+      squares += deviation * deviation;
+    }
     result.nll_se = n > 1 ? std::sqrt(squares / (n - 1) / n) : 0;
   }
 
@@ -354,14 +499,7 @@ class Evaluator {
       result.by_need[text_.need_names[i]] = needs[i].statistics();
       if (text_.need_names[i].rfind("recall_", 0) != 0) continue;
       has_recall = true;
-      recall.tokens += needs[i].tokens;
-      recall.nll += needs[i].nll;
-      recall.chosen_by_layer.resize(std::max(recall.chosen_by_layer.size(), needs[i].chosen_by_layer.size()),
-                                    Row{});
-      for (std::size_t l = 0; l < needs[i].chosen_by_layer.size(); ++l) {
-        for (std::size_t k = 0; k < expert_count; ++k)
-          recall.chosen_by_layer[l][k] += needs[i].chosen_by_layer[l][k];
-      }
+      recall.add(needs[i]);
     }
     if (has_recall) result.by_need["recall"] = recall.statistics();
   }
@@ -393,7 +531,7 @@ class Evaluator {
           }
           return replaced;
         });
-    return sum / double(text_.windows * text_.length);
+    return sum / double(scored_);
   }
 
   // Defined on soft routing, whatever the main pass executed; hence a soft pass of its own to compare with.
@@ -434,7 +572,7 @@ class Evaluator {
   LanguageModel& model_;
   const EvaluationText& text_;
   const EvaluationOptions& options_;
-  std::int64_t batch_windows_ = 1, done_ = 0, passes_ = 1;
+  std::int64_t batch_windows_ = 1, done_ = 0, passes_ = 1, scored_ = 0;
   std::vector<std::vector<Row>> means_;  // [layer][token], kept for the deltas
 };
 

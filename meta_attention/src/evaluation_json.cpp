@@ -53,6 +53,20 @@ Json executed_json(const Executed& e) {
           {"tokens_per_s", e.tokens_per_s}};
 }
 
+Json need_json(const NeedStatistics& need) {
+  const auto mean = [&](double value) { return need.scored > 0 ? Json(value) : Json(nullptr); };
+  Json json{{"tokens", need.tokens}, {"nll", mean(need.nll)}, {"accuracy", mean(need.accuracy)}};
+  if (need.posterior_error_bits) json["posterior_error_bits"] = *need.posterior_error_bits;
+  json["fraction_argmax_by_layer"] = need.fraction_argmax_by_layer;
+  return json;
+}
+
+Json gap_json(const GapStatistics& gap) {
+  Json json{{"from", gap.from}, {"to", gap.to}};
+  json.update(need_json(gap));
+  return json;
+}
+
 }  // namespace
 
 std::string to_json(const Evaluation& e) {
@@ -62,6 +76,7 @@ std::string to_json(const Evaluation& e) {
   json["nll_se"] = e.nll_se;
   json["ppl"] = std::exp(e.nll);
   json["bpc"] = e.nll / std::log(2.0);
+  json["accuracy"] = e.accuracy;
   json["tokens"] = e.tokens;
   json["skipped_bytes"] = e.skipped_bytes;
   json["seq_len"] = e.seq_len;
@@ -81,12 +96,11 @@ std::string to_json(const Evaluation& e) {
   json["nll_by_context"] = by_context;
   json["null_router"] = routing_json(e.null);
   if (!e.by_need.empty()) {
-    for (const auto& [name, need] : e.by_need) {
-      json["by_need"][name] = {{"tokens", need.tokens},
-                               {"nll", need.nll},
-                               {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
-    }
+    for (const auto& [name, need] : e.by_need) json["by_need"][name] = need_json(need);
+    json["by_gap"] = Json::array();
+    for (const GapStatistics& gap : e.by_gap) json["by_gap"].push_back(gap_json(gap));
     json["entropy_floor"] = optional(e.entropy_floor);
+    json["posterior_error_bits"] = optional(e.posterior_error_bits);
   }
   return json.dump(2);
 }

@@ -34,9 +34,9 @@ bool is_mean_over_sequences(const ObjectiveConfig& objective) {
 }
 
 Loss objective(const LanguageModel& model, const Forward& forward, std::span<const std::int32_t> targets,
-               const ObjectiveConfig& objective, double w_kl) {
+               const ObjectiveConfig& objective, double w_kl, std::optional<double> tokens) {
   Loss loss;
-  loss.total = ops::cross_entropy(forward.logits, targets);
+  loss.total = ops::cross_entropy(forward.logits, targets, tokens);
   loss.nll = loss.total.value().item();
   const auto add = [&](const Variable& term, double weight) {
     loss.total = ops::add(loss.total, ops::scale(term, weight));

@@ -343,6 +343,17 @@ TEST_CASE("cross-entropy") {
         }
       }
     }
+    // an ignored target: no loss and no gradient, and the other rows as without it
+    const std::vector<T> logits = random_values<T>(3 * 5, -3, 3, 2);
+    const std::int32_t some[] = {4, -1, 2}, all[] = {4, 1, 2};
+    T some_losses[3], all_losses[3], some_gradient[15], all_gradient[15];
+    kernels.cross_entropy(3, 5, logits.data(), some, some_losses, some_gradient);
+    kernels.cross_entropy(3, 5, logits.data(), all, all_losses, all_gradient);
+    for (int r = 0; r < 3; ++r) {
+      CHECK(some_losses[r] == (r == 1 ? T(0) : all_losses[r]));
+      for (int j = 0; j < 5; ++j)
+        CHECK(some_gradient[5 * r + j] == (r == 1 ? T(0) : all_gradient[5 * r + j]));
+    }
     const T rows[] = {0, -T(inf), 0, -T(inf), 0, T(quiet_nan)};
     const std::int32_t targets[] = {1, 0, 0};
     T losses[3], gradient[6];

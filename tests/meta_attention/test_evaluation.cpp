@@ -52,17 +52,22 @@ std::uint8_t need(std::int64_t window, std::int64_t t) {
   return std::uint8_t((window + t * t) % 4);
 }
 
+// How far back the target was told: nowhere, or 1 to 6 bytes.
+std::int32_t gap(std::int64_t window, std::int64_t t) {
+  return std::int32_t((2 * window + t * t) % 7);
+}
+
 EvaluationText tagged_text() {
   EvaluationText text;
   text.windows = windows;
   text.length = length;
   text.need_names = {"text", "first", "recall_near", "recall_far"};
-  text.window = [](std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                   std::span<std::uint8_t> needs) {
+  text.window = [](std::int64_t index, const EvaluationWindow& to) {
     for (std::int64_t t = 0; t < length; ++t) {
-      inputs[std::size_t(t)] = token(index, t);
-      targets[std::size_t(t)] = token(index, t + 1);
-      needs[std::size_t(t)] = need(index, t);
+      to.inputs[std::size_t(t)] = token(index, t);
+      to.targets[std::size_t(t)] = token(index, t + 1);
+      to.needs[std::size_t(t)] = need(index, t);
+      to.gaps[std::size_t(t)] = gap(index, t);
     }
   };
   return text;
@@ -76,6 +81,8 @@ double negative_log_likelihood(std::span<const float> logits, std::int32_t targe
 
 struct Token {
   double nll = 0;
+  bool right = false;     // no logit is larger than the target's
+  std::vector<double> p;  // the model's distribution
   std::array<Row, layers> m{}, b{};
   std::array<std::size_t, layers> chosen{};
 };
@@ -103,8 +110,11 @@ std::vector<Token> by_hand(const Context& context, LanguageModel& model, const M
     const auto logits = forward.logits.value().span<float>();
     for (std::int64_t t = 0; t < length; ++t) {
       Token one;
-      one.nll =
-          negative_log_likelihood(logits.subspan(std::size_t(t * vocabulary), vocabulary), token(w, t + 1));
+      const auto row = logits.subspan(std::size_t(t * vocabulary), vocabulary);
+      one.nll = negative_log_likelihood(row, token(w, t + 1));
+      for (std::int32_t v = 0; v < vocabulary; ++v)
+        one.p.push_back(std::exp(-negative_log_likelihood(row, v)));
+      one.right = *std::max_element(row.begin(), row.end()) == row[std::size_t(token(w, t + 1))];
       for (std::size_t l = 0; l < layers; ++l) {
         for (std::int64_t k = 0; k < expert_count; ++k) {
           one.m[l][std::size_t(k)] = forward.layers[l].mean.at({t, k});
@@ -126,6 +136,31 @@ double mean_nll(const std::vector<Token>& tokens) {
 
 doctest::Approx about(double value) {
   return doctest::Approx(value).epsilon(2e-6).scale(1e-3);
+}
+
+// The statistics of those tokens of which is_in(number) holds.
+void check_statistics(const NeedStatistics& s, const std::vector<Token>& tokens,
+                      const std::function<bool(std::int64_t)>& is_in) {
+  std::int64_t count = 0, right = 0;
+  double nll = 0;
+  std::array<Row, layers> chosen{};
+  for (std::int64_t i = 0; i < windows * length; ++i) {
+    if (!is_in(i)) continue;
+    const Token& one = tokens[std::size_t(i)];
+    ++count;
+    nll += one.nll;
+    right += one.right ? 1 : 0;
+    for (std::size_t l = 0; l < layers; ++l) chosen[l][one.chosen[l]] += 1;
+  }
+  REQUIRE(count > 0);
+  CHECK(s.tokens == count);
+  CHECK(s.nll == about(nll / double(count)));
+  CHECK(s.accuracy == double(right) / double(count));
+  for (std::size_t l = 0; l < layers; ++l) {
+    for (std::size_t k = 0; k < 3; ++k) {
+      CHECK(s.fraction_argmax_by_layer[l][k] == about(chosen[l][k] / double(count)));
+    }
+  }
 }
 
 struct Measured {
@@ -238,35 +273,37 @@ TEST_CASE("evaluation: the routing statistics of each layer, and their mean over
   CHECK(*evaluation.overall.uncertainty_mean == about(uncertainty_overall));
 }
 
-TEST_CASE("evaluation: NLL and experts by need; recall is near and far together") {
+TEST_CASE("evaluation: NLL, accuracy and experts by need; recall is near and far together") {
   const Measured measured;
   const auto& [context, model, evaluation, tokens] = measured;
   const std::vector<std::pair<std::string, std::vector<int>>> groups{
       {"text", {0}}, {"first", {1}}, {"recall_near", {2}}, {"recall_far", {3}}, {"recall", {2, 3}}};
   CHECK(evaluation.by_need.size() == groups.size());
   for (const auto& group : groups) {
-    const std::string& name = group.first;  // clang 14 cannot capture a structured binding
     const std::vector<int>& tags = group.second;
-    CAPTURE(name);
-    std::int64_t count = 0;
-    double nll = 0;
-    std::array<Row, layers> chosen{};
-    for (std::int64_t i = 0; i < windows * length; ++i) {
-      if (std::find(tags.begin(), tags.end(), int(need(i / length, i % length))) == tags.end()) continue;
-      const Token& one = tokens[std::size_t(i)];
-      ++count;
-      nll += one.nll;
-      for (std::size_t l = 0; l < layers; ++l) chosen[l][one.chosen[l]] += 1;
-    }
-    const NeedStatistics& s = evaluation.by_need.at(name);
-    CHECK(s.tokens == count);
-    if (count == 0) continue;
-    CHECK(s.nll == about(nll / double(count)));
-    for (std::size_t l = 0; l < layers; ++l) {
-      for (std::size_t k = 0; k < 3; ++k) {
-        CHECK(s.fraction_argmax_by_layer[l][k] == about(chosen[l][k] / double(count)));
-      }
-    }
+    CAPTURE(group.first);
+    check_statistics(evaluation.by_need.at(group.first), tokens, [&](std::int64_t i) {
+      return std::find(tags.begin(), tags.end(), int(need(i / length, i % length))) != tags.end();
+    });
+  }
+  const auto right = std::count_if(tokens.begin(), tokens.end(), [](const Token& one) { return one.right; });
+  CHECK(right > 0);
+  CHECK(evaluation.accuracy == double(right) / double(windows * length));
+}
+
+TEST_CASE("evaluation: NLL, accuracy and experts by how far back the target was told") {
+  const Measured measured;
+  const auto& [context, model, evaluation, tokens] = measured;
+  const std::int64_t bounds[][2] = {{1, 1}, {2, 3}, {4, 7}};
+  REQUIRE(evaluation.by_gap.size() == 3);
+  for (std::size_t g = 0; g < 3; ++g) {
+    const std::int64_t from = bounds[g][0], to = bounds[g][1];
+    CAPTURE(from);
+    CHECK(evaluation.by_gap[g].from == from);
+    CHECK(evaluation.by_gap[g].to == to);
+    check_statistics(evaluation.by_gap[g], tokens, [&](std::int64_t i) {
+      return gap(i / length, i % length) >= from && gap(i / length, i % length) <= to;
+    });
   }
 }
 
@@ -321,6 +358,109 @@ TEST_CASE("evaluation: executed FLOPs, in absolute terms and against full attent
     for (const std::int64_t count : layer)
       CHECK(count == windows * length);  // soft: every expert on every token
   }
+}
+
+TEST_CASE("evaluation: ignored targets count nowhere but in routing, and windows by their scored tokens") {
+  const Context context({.threads = 1});
+  LanguageModel model(context, two_layers(), vocabulary, 3);
+  stir(model);
+  // Window 0 is scored at one position, position 1 in no window.
+  const auto ignored = [](std::int64_t window, std::int64_t t) {
+    return t == 1 || (window == 0 ? t != 2 : (window + t) % 3 == 0);
+  };
+  EvaluationText text = tagged_text();
+  text.window = [&, all = text.window](std::int64_t index, const EvaluationWindow& to) {
+    all(index, to);
+    for (std::int64_t t = 0; t < length; ++t) {
+      to.needs[std::size_t(t)] = ignored(index, t) ? 3 : need(index, t) % 3;
+      if (ignored(index, t)) to.targets[std::size_t(t)] = -1;
+    }
+  };
+  // An exact distribution over three of the tokens.
+  const auto exact = [](std::int64_t i, std::size_t v) { return v < 3 ? double(1 + (i + v) % 3) / 6 : 0.0; };
+  text.predictive = [&](std::int64_t window) {
+    std::vector<double> p;
+    for (std::int64_t t = 0; t < length; ++t) {
+      for (std::size_t v = 0; v < vocabulary; ++v)
+        p.push_back(ignored(window, t) ? 0 : exact(window * length + t, v));
+    }
+    return p;
+  };
+  EvaluationOptions options;
+  options.batch_tokens = 2 * length;
+  options.deltas = true;
+  const Evaluation evaluation = evaluate(context, model, text, options);
+
+  const std::vector<Token> tokens = by_hand(context, model);
+  double nll = 0, right = 0, count = 0, bits = 0;
+  std::array<double, windows> sums{}, counts{};
+  double text_bits = 0, text_count = 0;
+  for (std::int64_t i = 0; i < windows * length; ++i) {
+    if (ignored(i / length, i % length)) continue;
+    const Token& one = tokens[std::size_t(i)];
+    nll += one.nll;
+    right += one.right ? 1 : 0;
+    count += 1;
+    sums[std::size_t(i / length)] += one.nll;
+    counts[std::size_t(i / length)] += 1;
+    double divergence = 0;
+    for (std::size_t v = 0; v < 3; ++v) divergence += exact(i, v) * std::log2(exact(i, v) / one.p[v]);
+    bits += divergence;
+    if (need(i / length, i % length) % 3 != 0) continue;
+    text_bits += divergence;
+    text_count += 1;
+  }
+  CHECK(evaluation.tokens == std::int64_t(count));
+  CHECK(evaluation.windows == windows);
+  CHECK(evaluation.nll == about(nll / count));
+  CHECK(evaluation.accuracy == about(right / count));
+  REQUIRE(evaluation.posterior_error_bits);
+  CHECK(*evaluation.posterior_error_bits == about(bits / count));
+  CHECK(*evaluation.by_need.at("text").posterior_error_bits == about(text_bits / text_count));
+  CHECK(evaluation.window_nll[0] == about(tokens[2].nll));
+  double squares = 0;  // of a ratio of means over windows
+  for (std::size_t w = 0; w < windows; ++w) squares += std::pow(sums[w] - nll / count * counts[w], 2);
+  CHECK(evaluation.nll_se == about(std::sqrt(squares / (windows - 1) / windows) / (count / windows)));
+
+  const NeedStatistics& unscored = evaluation.by_need.at("recall_far");
+  CHECK(unscored.tokens == windows * length - std::int64_t(count));
+  CHECK(unscored.scored == 0);
+  CHECK(unscored.nll == 0);
+  CHECK(!unscored.posterior_error_bits);
+  double share = 0;
+  for (const double fraction : unscored.fraction_argmax_by_layer[1]) share += fraction;
+  CHECK(share == about(1));
+  REQUIRE(evaluation.nll_by_context.size() == 3);  // 1, 3-4, 5-6: nobody asks with 2 bytes of context
+  CHECK(evaluation.nll_by_context[1].from == 3);
+  double fifth = 0, fifths = 0;
+  for (std::int64_t i = 0; i < windows * length; ++i) {
+    if (i % length < 4 || ignored(i / length, i % length)) continue;
+    fifth += tokens[std::size_t(i)].nll;
+    fifths += 1;
+  }
+  CHECK(evaluation.nll_by_context[2].nll == about(fifth / fifths));
+  const auto null_means = [&](std::size_t, std::int64_t) {
+    Row row{};
+    const auto b = model.prior();
+    for (std::size_t k = 0; k < 3; ++k) row[k] = b[k] / (b[0] + b[1] + b[2]);
+    return row;
+  };
+  const std::vector<Token> by_prior = by_hand(context, model, null_means);
+  double prior_nll = 0;
+  for (std::int64_t i = 0; i < windows * length; ++i)
+    prior_nll += ignored(i / length, i % length) ? 0 : by_prior[std::size_t(i)].nll / count;
+  CHECK(evaluation.nll + evaluation.deltas->prior == about(prior_nll));
+
+  const std::string json = to_json(evaluation);
+  CHECK(json.find("\"posterior_error_bits\"") != std::string::npos);
+  CHECK(json.find("\"nll\": null") != std::string::npos);
+
+  text.window = [all = text.window](std::int64_t index, const EvaluationWindow& to) {
+    all(index, to);
+    std::fill(to.targets.begin(), to.targets.end(), -1);
+  };
+  CHECK_THROWS_WITH_AS(evaluate(context, model, text, {}), doctest::Contains("at least one scored target"),
+                       ValueError);
 }
 
 TEST_CASE("the null row: argmax and uncertainty of the prior itself") {

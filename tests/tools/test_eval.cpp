@@ -85,12 +85,56 @@ TEST_CASE("eval: forced experts run alone, deltas and needs appear where they be
   const auto tagged = directory.command("eval fables --windows 8 --deltas --json");
   REQUIRE(tagged.code == 0);
   const json fables = json::parse(tagged.out);
+  CHECK(fables["by_need"].size() == 5);
   CHECK(fables["by_need"].contains("recall"));
+  CHECK(fables["accuracy"].is_number());
+  std::int64_t told = 0;
+  for (const json& gap : fables["by_gap"]) {
+    for (const char* key : {"from", "to", "nll", "accuracy"}) CHECK(gap[key].is_number());
+    CHECK(gap["fraction_argmax_by_layer"].size() == 2);
+    told += gap["tokens"].get<std::int64_t>();
+  }
+  CHECK(told == fables["by_need"]["recall"]["tokens"]);
   CHECK(fables["entropy_floor"].is_number());
   CHECK(fables["deltas"]["permutation_delta_nll"].is_number());
   const auto table = directory.command("eval fables --windows 8 --deltas");
   CHECK(table.out.find("recall_far") != std::string::npos);
   CHECK(table.out.find("permuted over tokens") != std::string::npos);
+  CHECK(table.out.find("told so many bytes back") != std::string::npos);
+  CHECK(table.out.find("right%") != std::string::npos);
+}
+
+TEST_CASE("eval: languages with ignored targets and exact distributions") {
+  const RunDirectory directory;
+  meta::Config config = small_config("synthetic:hmm");
+  write_run(directory / "hmm", config);
+  config.data.corpus = "synthetic:mqar?pairs=2";
+  write_run(directory / "mqar", config);
+
+  const auto hmm = directory.command("eval hmm --windows 8 --json");
+  CHECK(hmm.err == "");
+  REQUIRE(hmm.code == 0);
+  const json filtered = json::parse(hmm.out);
+  // an untrained model's loss is what the exact prediction costs, and its error
+  CHECK(filtered["posterior_error_bits"].get<double>() > 0);
+  CHECK(filtered["by_need"]["filter"]["posterior_error_bits"] == filtered["posterior_error_bits"]);
+  CHECK(filtered["tokens"] == 8 * 16);
+  CHECK(directory.command("eval hmm --windows 8").out.find("bits from the exact distribution") !=
+        std::string::npos);
+
+  const auto mqar = directory.command("eval mqar --windows 8 --json");
+  REQUIRE(mqar.code == 0);
+  const json recalled = json::parse(mqar.out);
+  CHECK(recalled["tokens"] == 8 * 2);
+  CHECK(recalled["by_need"]["recall"]["tokens"] == 8 * 2);
+  CHECK(recalled["by_need"]["unscored"]["tokens"] == 8 * 14);
+  CHECK(recalled["by_need"]["unscored"]["nll"].is_null());
+  CHECK(recalled["entropy_floor"] == 0);
+  CHECK(recalled["posterior_error_bits"].is_null());
+  CHECK(directory.command("eval mqar --windows 8").out.find("8 windows of 16 bytes") != std::string::npos);
+  CHECK(directory.command("report mqar -o report.html").code == 0);
+  CHECK(directory.command("compare mqar mqar --windows 8").code == 0);
+  CHECK(directory.refusal_fault("eval mqar --seq-len 3", "at least one scored target") == "");
 }
 
 TEST_CASE("eval: the table names an evidence lower bound only where training maximised one") {

@@ -189,8 +189,7 @@ meta::Evaluation evaluate_in_the_end(const Context& context, Trainer& trainer, c
 
 void print_results(std::FILE* out, const meta::Evaluation& soft, const meta::Evaluation& hard,
                    std::int64_t windows) {
-  fmt::print(out, "\nHeld-out text: {} bytes in {} windows of {}{}", soft.tokens, soft.tokens / soft.seq_len,
-             soft.seq_len,
+  fmt::print(out, "\nHeld-out text: {} bytes in {} windows of {}{}", soft.tokens, soft.windows, soft.seq_len,
              windows > final_windows ? fmt::format(" (of {}; `dirigo eval` reads all)", windows) : "");
   if (soft.skipped_bytes > 0) fmt::print(out, "; {} unknown bytes skipped", soft.skipped_bytes);
   if (soft.entropy_floor) fmt::print(out, "; entropy floor {:.4f} nats", *soft.entropy_floor);
@@ -274,7 +273,8 @@ void add_train(CLI::App& app, Run& run) {
                       ->expected(1)
                       ->take_all());
   const std::vector<std::string> helps{
-      "Text to learn: a file, or synthetic:recall, synthetic:fables (?option=value&...)",
+      "Text to learn: a file, or synthetic:NAME(?option=value&...) with NAME recall, fables, mqar, copy, "
+      "induction, bijection, hmm or composite",
       "Train on the first so many bytes of the corpus only",
       "Held-out text (default: the last tenth of the corpus)",
       "Training steps",

@@ -40,7 +40,7 @@ std::vector<ResultRow> quick_evaluations(const Context& context, meta::LanguageM
     options.routing = mode;
     const meta::Evaluation evaluation = meta::evaluate(
         context, model, evaluation_text(*text.source, text.source->evaluation(length, 0, windows)), options);
-    const std::string flags = fmt::format("--windows {}", evaluation.tokens / length);
+    const std::string flags = fmt::format("--windows {}", evaluation.windows);
     rows.push_back(parse_evaluation(evaluation_json(evaluation, name, text.label, flags), name));
   }
   return rows;

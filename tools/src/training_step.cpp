@@ -12,6 +12,7 @@
 #include "dirigo/core/dirichlet_math.hpp"
 #include "dirigo/core/errors.hpp"
 #include "dirigo/meta_attention/empirical_bayes.hpp"
+#include "dirigo/core/ignored_target.hpp"
 #include "dirigo/meta_attention/objective.hpp"
 
 namespace dirigo::tools {
@@ -190,7 +191,8 @@ void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t
   const meta::Forward forward =
       model_(tape, inputs.subspan(first, count), end - begin, batch.length, options);
   const meta::Loss loss =
-      meta::objective(model_, forward, targets.subspan(first, count), model_.config().objective, report.w_kl);
+      meta::objective(model_, forward, targets.subspan(first, count), model_.config().objective, report.w_kl,
+                      outlets.tokens_per_sequence * static_cast<double>(end - begin));
   const double total = loss.total.value().item();
   require_finite("loss", total, report.step, model_, &forward);
   finished(StepObserver::Part::forward);
@@ -227,12 +229,16 @@ StepReport TrainingStep::run_share(const Batch& batch, std::int64_t begin, std::
 std::vector<StepReport> TrainingStep::run_shares(const Batch& batch, std::int64_t count,
                                                  const StepReport& step) {
   std::vector<StepReport> parts(static_cast<std::size_t>(count));
+  const auto scored =
+      static_cast<double>(batch.targets.size()) -
+      static_cast<double>(std::count(batch.targets.begin(), batch.targets.end(), ignored_target));
   PackedWeights weights;
   shares_.clear();  // an earlier step may have thrown
   const auto run = [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
       const auto share = static_cast<std::size_t>(i);
-      const Outlets outlets{count > 1 ? &shares_.sinks(share) : nullptr, &weights};
+      const Outlets outlets{count > 1 ? &shares_.sinks(share) : nullptr, &weights,
+                            scored / static_cast<double>(batch.rows)};
       parts[share] = run_share(batch, i * batch.rows / count, (i + 1) * batch.rows / count, step, outlets);
     }
   };

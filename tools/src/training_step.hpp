@@ -71,6 +71,7 @@ class TrainingStep {
   struct Outlets {
     const Tape::Sinks* sinks;  // where gradients go (null: to the parameters)
     PackedWeights* weights;
+    double tokens_per_sequence;  // scored ones, mean over the batch
   };
   // Sequences [begin, end) of the batch, forward and backward. Returns their part of the step's report.
   StepReport run_share(const Batch& batch, std::int64_t begin, std::int64_t end, const StepReport& step,

@@ -124,6 +124,14 @@ template <class Arch, class T>
 void cross_entropy(std::int64_t rows, std::int64_t cols, const T* logits, const std::int32_t* targets,
                    T* losses, T* dlogits) noexcept {
   for (std::int64_t r = 0; r < rows; ++r, logits += cols) {
+    if (targets[r] < 0) {  // ignored
+      losses[r] = T(0);
+      if (dlogits != nullptr) {
+        for (std::int64_t j = 0; j < cols; ++j) dlogits[j] = T(0);
+        dlogits += cols;
+      }
+      continue;
+    }
     const T most = row_max<Arch, T>(cols, logits);
     const T chosen = logits[targets[r]];  // before dlogits, which may alias, overwrites it
     const T total = row_exp_sum<Arch, T>(cols, most, logits, dlogits);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -60,8 +61,11 @@ Variable embedding(const Variable& table, std::span<const std::int32_t> indices)
 Variable gather_rows(const Variable& x, std::span<const std::int32_t> rows);
 // (n, D) -> (N, D): row i goes to row rows[i] (distinct), the other rows are zero
 Variable scatter_rows(const Variable& x, std::span<const std::int32_t> rows, std::int64_t row_count);
-// mean over rows of -log softmax(logits)[target]: logits (N, V) -> scalar
-Variable cross_entropy(const Variable& logits, std::span<const std::int32_t> targets);
+// mean of -log softmax(logits)[target] over the rows whose target is not ignored_target: logits (N, V) ->
+// scalar `tokens` divides the sum instead of their number, where the rows are a part of those that the mean
+// is over. Throws ValueError if it is not above 0, and for other targets outside [0, V).
+Variable cross_entropy(const Variable& logits, std::span<const std::int32_t> targets,
+                       std::optional<double> tokens = std::nullopt);
 // sum_k weights[:, k] * experts[k]: weights (N, K), K experts of (N, D) -> (N, D)
 Variable mix(const Variable& weights, std::span<const Variable> experts);
 // What one expert computed for some tokens.

@@ -200,7 +200,7 @@ struct KernelTable {
   // dx; adds to dgamma and dbeta (cols values each). dx may be null, and so may dgamma and dbeta together.
   void (*layer_norm_vjp)(std::int64_t rows, std::int64_t cols, const T* x, const T* gamma, const T* mean,
                          const T* rstd, const T* dy, T* dx, T* dgamma, T* dbeta) noexcept;
-  // losses[i] = logsumexp(logits_i) - logits_i[targets[i]]; dlogits (may be null) = softmax - onehot.
+  // losses[i] = logsumexp(x_i) - x_i[target], dlogits (may be null) = softmax - onehot; 0 where target < 0.
   void (*cross_entropy)(std::int64_t rows, std::int64_t cols, const T* logits, const std::int32_t* targets,
                         T* losses, T* dlogits) noexcept;
   // y[j] += sum_i x[i * stride + j], rows in ascending order.

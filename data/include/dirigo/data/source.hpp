@@ -14,12 +14,17 @@
 namespace dirigo {
 
 // What predicting the byte after an input position needs, where the language knows it. Routing and NLL are
-// taken at that input position. The tag `recall` that people read is the union of the last two.
-enum class Need : std::uint8_t {
-  text,         // the last few bytes, or nothing that the context holds
-  first,        // a fact stated for the first time: unpredictable
+// taken at that input position. The tag `recall` that people read is the union of recall_near and recall_far.
+enum class Need : std::uint8_t {  // append only
+  text,                           // the last few bytes, or nothing that the context holds
+  first,                          // a fact stated for the first time: unpredictable
   recall_near,  // a fact stated before; its key occurred last fewer than `window` positions ago
   recall_far,   // a fact stated before; its key occurred last at least `window` positions ago
+  copy,         // the next of the bytes to copy, which stand somewhere among noise
+  eliminate,    // which values are not taken yet
+  filter,       // the belief about a hidden state, which all earlier observations changed a little
+  noise,        // nothing: whatever came before does not matter
+  unscored,     // nothing is asked: the target is ignored_target
 };
 
 // The names of the values of Need, in order.
@@ -30,8 +35,11 @@ struct Batch {
   std::int64_t rows = 0;              // B
   std::int64_t length = 0;            // T
   std::vector<std::int32_t> inputs;   // (B,T) tokens
-  std::vector<std::int32_t> targets;  // (B,T) targets[b,t] = the token after inputs[b,t]
-  std::vector<Need> needs;            // (B,T), or empty for a source without tags
+  std::vector<std::int32_t> targets;  // (B,T) the token after inputs[b,t], or ignored_target
+  std::vector<Need> needs = {};       // (B,T), or empty for a source without tags
+  // (B,T), or empty without tags: how far back the byte to predict stood when it was last told, at least 1
+  // (for a key: the distance to its last occurrence); 0 where it was not
+  std::vector<std::int32_t> gaps = {};
 };
 
 struct SourceOptions {
@@ -85,22 +93,25 @@ class DataSource {
   // window. The set refers to this source.
   EvaluationSet evaluation(std::int64_t length, std::int64_t stride = 0, std::int64_t windows = 0) const;
 
-  // Whether batches carry needs.
-  virtual bool has_needs() const = 0;
+  // The tags that its batches can carry, in the order of Need; none for a file.
+  virtual std::vector<Need> tags() const = 0;
+  // Whether batches carry needs and gaps.
+  bool has_needs() const { return !tags().empty(); }
 
   // Expected NLL per byte of the generating process itself, given all earlier bytes of the window, averaged
-  // over the targets of windows of `length` inputs; none where it is unknown.
+  // over the scored targets of windows of `length` inputs; none where it is unknown or no target is scored.
   virtual std::optional<double> entropy_floor(std::int64_t length) const = 0;
 
   // Hashes the files: reads them whole.
   virtual SourceDescription describe() const = 0;
 
  protected:
-  // One row of a batch; `needs` is empty without tags.
+  // One row of a batch; `needs` and `gaps` are empty without tags.
   struct Row {
     std::span<std::int32_t> inputs;
     std::span<std::int32_t> targets;
     std::span<Need> needs;
+    std::span<std::int32_t> gaps;
   };
   // The windows that an evaluation reads: number i is `stride` * floor(i * available / count).
   struct EvaluationPlan {
@@ -118,6 +129,9 @@ class DataSource {
   virtual void training_row(std::uint64_t index, Row row) const = 0;
   virtual void check_training(std::int64_t length) const = 0;
   virtual void evaluation_row(std::uint64_t position, Row row) const = 0;
+  virtual std::vector<double> predictive(std::uint64_t /*position*/, std::int64_t /*length*/) const {
+    return {};
+  }
   virtual EvaluationPlan plan_evaluation(std::int64_t length, std::int64_t stride,
                                          std::int64_t windows) const = 0;
 
@@ -126,7 +140,7 @@ class DataSource {
   friend std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options);
   std::uint64_t stream_index(std::uint64_t step, std::int64_t rows, std::int64_t row) const;
   Batch empty_batch(std::int64_t rows, std::int64_t length) const;
-  Row row_of(Batch& batch, std::int64_t row) const;
+  static Row row_of(Batch& batch, std::int64_t row);
 
   Vocabulary vocabulary_;
   SourceOptions options_;
@@ -142,20 +156,24 @@ class EvaluationSet {
   std::uint64_t skipped_bytes() const { return plan_.skipped_bytes; }
   // Windows first .. first + rows - 1. Throws ValueError outside [0, windows()).
   Batch batch(std::int64_t first, std::int64_t rows) const;
+  // (T,V) row-major: the generating process's own distribution of each target given all earlier bytes of the
+  // window, zeros where nothing is asked; empty where it is unknown. Throws as batch does.
+  std::vector<double> predictive(std::int64_t window) const;
 
  private:
   friend class DataSource;
   EvaluationSet(const DataSource& source, DataSource::EvaluationPlan plan, std::int64_t length)
       : source_(&source), plan_(plan), length_(length) {}
+  std::uint64_t position_of(std::int64_t window) const;
 
   const DataSource* source_;
   DataSource::EvaluationPlan plan_;
   std::int64_t length_;
 };
 
-// `spec` is the path of a file, or `synthetic:NAME?option=value&option=value` with NAME `recall` or `fables`
-// (their options: synthetic.hpp; those of every language: `seed` of the tables, `pool`, and `stream`, which
-// of the held-out streams, that share no sequence, is evaluated). Throws IoError for an unusable file;
+// `spec` is the path of a file, or `synthetic:NAME?option=value&option=value` with NAME a language of
+// synthetic.hpp (which has its options; those of every language: `seed` of the tables, `pool`, and `stream`,
+// which of the held-out streams, that share no sequence, is evaluated). Throws IoError for an unusable file;
 // ValueError, naming the nearest known word, for an unknown language or option, and for a value out of range
 // or an option that does not apply.
 std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options);

@@ -11,14 +11,23 @@
 
 namespace dirigo::meta {
 
-// A set of equally long windows of text. `window(i, inputs, targets, needs)` fills `length` values each;
-// `needs` (empty for untagged text) holds indices into `need_names`.
+// One window of text, `length` values each.
+struct EvaluationWindow {
+  std::span<std::int32_t> inputs, targets;  // a target may be ignored_target: it is not scored
+  // For tagged text, else empty: indices into `need_names`, and how far back the target was told (0:
+  // nowhere).
+  std::span<std::uint8_t> needs;
+  std::span<std::int32_t> gaps;
+};
+
+// A set of equally long windows of text. `window(i, to)` fills what `to` has room for.
 struct EvaluationText {
   std::int64_t windows = 0, length = 0;
-  std::function<void(std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                     std::span<std::uint8_t> needs)>
-      window;
-  std::vector<std::string> need_names;
+  std::function<void(std::int64_t index, const EvaluationWindow& to)> window;
+  std::vector<std::string> need_names;  // empty for untagged text
+  // (length, V): the exact distribution of each target of a window, zeros where it is ignored; null, or empty
+  // vectors, where it is unknown.
+  std::function<std::vector<double>(std::int64_t index)> predictive;
   std::optional<double> entropy_floor;
   std::int64_t skipped_bytes = 0;
 };
@@ -52,10 +61,18 @@ struct RoutingStatistics {
 // The null router: a controller that emits the run's own prior for every token, the mean of its layers.
 RoutingStatistics null_router(const LanguageModel& model);
 
+// Of the tokens with one need. Accuracy: how often the largest logit (the first of equals) is the target's.
+// Posterior error: KL(exact || model) in bits, where the exact distribution is known.
 struct NeedStatistics {
-  std::int64_t tokens = 0;
-  double nll = 0;
+  std::int64_t tokens = 0, scored = 0;
+  double nll = 0, accuracy = 0;  // means over the scored tokens; 0 without any
+  std::optional<double> posterior_error_bits;
   std::vector<std::vector<double>> fraction_argmax_by_layer;
+};
+
+// Of the tokens whose target was last told `from` to `to` bytes back.
+struct GapStatistics : NeedStatistics {
+  std::int64_t from = 0, to = 0;
 };
 
 // NLL of the positions that have seen `from` to `to` bytes of context (the input itself counts).
@@ -77,21 +94,26 @@ struct Deltas {
 };
 
 struct Evaluation {
-  double nll = 0, nll_se = 0;      // nats per byte; standard error over windows
+  double nll = 0, nll_se = 0;  // nats per byte; standard error over windows
+  double accuracy = 0;         // as in NeedStatistics
+  std::optional<double> posterior_error_bits;
   std::vector<double> window_nll;  // of each window, in the text's order
-  std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
+  std::int64_t tokens = 0;         // scored ones
+  std::int64_t windows = 0, skipped_bytes = 0, seq_len = 0;
   RoutingMode routing_mode = RoutingMode::soft;
   bool reads_the_future = false;  // attention.leaky: no NLL of a predictor
   std::vector<RoutingStatistics> layers;
   RoutingStatistics overall;
   Executed executed;
   std::optional<Deltas> deltas;
-  std::vector<ContextNll> nll_by_context;  // 1, 2, 3-4, 5-8, 9-16, ... bytes
+  std::vector<ContextNll> nll_by_context;  // 1, 2, 3-4, 5-8, 9-16, ... bytes, where any is scored
   RoutingStatistics null;
   std::map<std::string, NeedStatistics> by_need;
+  std::vector<GapStatistics> by_gap;  // 1, 2-3, 4-7, 8-15, ... bytes, those that occur
   std::optional<double> entropy_floor;
 };
 
+// Throws ValueError for text without a window or without a scored target.
 Evaluation evaluate(const Context& context, LanguageModel& model, const EvaluationText& text,
                     const EvaluationOptions& options);
 

@@ -6,6 +6,7 @@
 // Only w_kl = 1 with sampled, soft routing makes -L an evidence lower bound (per token, of CE in nats).
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "dirigo/meta_attention/language_model.hpp"
@@ -22,7 +23,10 @@ struct Loss {
 // look at the whole batch.
 bool is_mean_over_sequences(const ObjectiveConfig& objective);
 
+// CE is the mean over the targets that are not ignored. For a part of a batch, `tokens` divides its sum
+// instead: the batch's scored tokens times the part's share of the sequences, so that parts weighted by that
+// share add up to the batch's mean.
 Loss objective(const LanguageModel& model, const Forward& forward, std::span<const std::int32_t> targets,
-               const ObjectiveConfig& objective, double w_kl);
+               const ObjectiveConfig& objective, double w_kl, std::optional<double> tokens = std::nullopt);
 
 }  // namespace dirigo::meta
