@@ -21,6 +21,14 @@ Json optional(const std::optional<double>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+// What the needs of a tagged text cost; null without tags.
+Json needs_json(const meta::Evaluation& evaluation) {
+  Json needs;
+  for (const auto& [tag, need] : evaluation.by_need)
+    needs[tag] = {{"tokens", need.tokens}, {"nll", need.nll}};
+  return needs;
+}
+
 // A last line that a killed process left incomplete does not parse and is dropped, too.
 std::string lines_up_to(const std::string& text, std::int64_t steps_done) {
   std::istringstream lines(text);
@@ -46,7 +54,7 @@ MetricsLog::MetricsLog(const std::string& run, std::int64_t steps_done)
     throw IoError(fmt::format("[{}] file: expected a writable place, got {}", path_, std::strerror(errno)));
 }
 
-void MetricsLog::add(const StepReport& report, std::optional<double> valid_nll, double tokens_per_s) {
+void MetricsLog::add(const StepReport& report, const meta::Evaluation* held_out, double tokens_per_s) {
   Json routing = Json::array();
   for (const auto& layer : report.routing) {
     routing.push_back({{"mean_weights", layer.mean_weights}, {"fraction_argmax", layer.fraction_argmax}});
@@ -56,7 +64,8 @@ void MetricsLog::add(const StepReport& report, std::optional<double> valid_nll, 
   json["step"] = report.step;
   json["loss"] = report.loss;
   json["nll"] = report.nll;
-  json["valid_nll"] = optional(valid_nll);
+  json["valid_nll"] = held_out ? Json(held_out->nll) : Json(nullptr);
+  json["valid_by_need"] = held_out ? needs_json(*held_out) : Json(nullptr);
   json["kl"] = optional(report.kl);
   json["lr"] = report.lr;
   json["w_kl"] = report.w_kl;

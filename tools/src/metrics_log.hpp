@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "dirigo/meta_attention/evaluation.hpp"
 #include "training_step.hpp"
 
 namespace dirigo::tools {
@@ -17,7 +18,8 @@ class MetricsLog {
   MetricsLog(const std::string& run, std::int64_t steps_done);
 
   // Appends a line and flushes it. tokens_per_s is the only value that differs between repetitions of a run.
-  void add(const StepReport& report, std::optional<double> valid_nll, double tokens_per_s);
+  // `held_out` is the evaluation that the step ended with, null for none.
+  void add(const StepReport& report, const meta::Evaluation* held_out, double tokens_per_s);
 
  private:
   struct Close {

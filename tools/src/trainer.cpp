@@ -82,11 +82,12 @@ void Trainer::save() {
   saved_step_ = state_.step;
 }
 
-std::optional<double> Trainer::evaluate_if_due() {
+std::optional<meta::Evaluation> Trainer::evaluate_if_due() {
   const meta::TrainConfig& train = description_.config.train;
   if (train.eval_every == 0 || (state_.step % train.eval_every != 0 && state_.step != train.steps)) return {};
   const auto text = evaluation_text(source_, source_.evaluation(train.seq_len, 0, periodic_windows));
-  const double nll = meta::evaluate(context_, model_, text, {}).nll;
+  meta::Evaluation evaluation = meta::evaluate(context_, model_, text, {});
+  const double nll = evaluation.nll;
   if (!std::isfinite(nll)) {
     throw NumericError(fmt::format("[train] held-out NLL after step {}: expected a finite number, got {}",
                                    state_.step, nll));
@@ -95,7 +96,7 @@ std::optional<double> Trainer::evaluate_if_due() {
     save_weights(run_, "best.safetensors", model_);
     state_.best_valid_nll = nll;
   }
-  return nll;
+  return evaluation;
 }
 
 // When the numbers fail, the message also says what is kept on disk.
@@ -123,15 +124,15 @@ bool Trainer::train(const std::function<bool(const Progress&)>& observe) {
     tokens += train.batch * train.seq_len;
     const double tokens_per_s = static_cast<double>(tokens) / seconds_since(last_log);
 
-    const std::optional<double> valid_nll = evaluate_if_due();
+    const std::optional<meta::Evaluation> held_out = evaluate_if_due();
     const bool done = state_.step == train.steps;
-    if (state_.step % log_every == 0 || done || valid_nll) {
-      log.add(report, valid_nll, tokens_per_s);
+    if (state_.step % log_every == 0 || done || held_out) {
+      log.add(report, held_out ? &*held_out : nullptr, tokens_per_s);
       last_log = Clock::now();
       tokens = 0;
     }
-    go_on = observe({report, valid_nll});
-    if (done || !go_on || valid_nll || Clock::now() - last_save > save_interval) {
+    go_on = observe({report, held_out ? std::optional(held_out->nll) : std::nullopt});
+    if (done || !go_on || held_out || Clock::now() - last_save > save_interval) {
       save();
       last_save = Clock::now();
     }

@@ -9,6 +9,7 @@
 
 #include "checkpoint.hpp"
 #include "dirigo/data/source.hpp"
+#include "dirigo/meta_attention/evaluation.hpp"
 #include "dirigo/meta_attention/run_files.hpp"
 #include "training_step.hpp"
 
@@ -41,7 +42,7 @@ class Trainer {
 
  private:
   StepReport next_step();
-  std::optional<double> evaluate_if_due();
+  std::optional<meta::Evaluation> evaluate_if_due();
   void save();
 
   const Context& context_;
