@@ -59,14 +59,17 @@ Json point(const Study& study, std::size_t arm, const std::vector<StudyRun>& run
   per_byte("model_flops_per_byte", "/executed/model_flops");
   per_byte("seconds_per_byte", "/executed/wall_s");
   put_mean(record, "train_s", train_s);
+  // For mark_front; not part of the record.
   record["exhibit"] = !study.list().arms[arm].exhibit.empty();
+  record["tested_on"] = tested_on(study, arm);
   return record;
 }
 
-// No other point of the corpus is better in one and at least as good in the other.
+// No other point over the same bytes is better in one and at least as good in the other.
 void mark_front(Json& points, const char* key, const char* mark) {
   const auto beats = [&](const Json& a, const Json& b) {
-    if (a["corpus"] != b["corpus"] || a["exhibit"] == true || !a["nll"].is_number() || !a[key].is_number())
+    if (a["tested_on"] != b["tested_on"] || a["exhibit"] == true || !a["nll"].is_number() ||
+        !a[key].is_number())
       return false;
     const double nll_a = a["nll"], nll_b = b["nll"], cost_a = a[key], cost_b = b[key];
     return nll_a <= nll_b && cost_a <= cost_b && (nll_a < nll_b || cost_a < cost_b);
@@ -145,7 +148,10 @@ StudySections sections(const Study& study, const SectionOptions& options) {
   mark_front(points, "attention_flops_per_byte", "front_attention_flops");
   mark_front(points, "model_flops_per_byte", "front_model_flops");
   mark_front(points, "seconds_per_byte", "front_seconds");
-  for (Json& record : points) record.erase("exhibit");
+  for (Json& record : points) {
+    record.erase("exhibit");
+    record.erase("tested_on");
+  }
   result.tables["costs"] = std::move(costs);
   return result;
 }

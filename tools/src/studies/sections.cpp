@@ -33,6 +33,12 @@ Json record_of(const Study& study, const StudyRun& run) {
   return record;
 }
 
+std::string tested_on(const Study& study, std::size_t arm) {
+  const std::string& corpus = study.corpus(arm);
+  if (corpus.rfind("synthetic:", 0) != 0) return corpus;
+  return fmt::format("{} {}", corpus, study.config(arm).train.seq_len);
+}
+
 std::vector<StudyRun> good_runs(const Study& study, std::size_t arm) {
   std::vector<StudyRun> runs;
   for (StudyRun& run : study.chosen_runs(arm)) {

@@ -25,6 +25,10 @@ Json record_of(const Study& study, std::size_t arm);
 // The same with the run's seed.
 Json record_of(const Study& study, const StudyRun& run);
 
+// Names the bytes that the arm's runs are tested on: only what shares them can be ranked. Sequences of a
+// synthetic language are others at another length.
+std::string tested_on(const Study& study, std::size_t arm);
+
 // The arm's runs with the chosen rate whose training stayed finite, by seed.
 std::vector<StudyRun> good_runs(const Study& study, std::size_t arm);
 

@@ -24,10 +24,10 @@ struct Ranked {
   double mean = 0;
 };
 
-std::vector<Ranked> ranked_arms(const Study& study, const std::string& corpus) {
+std::vector<Ranked> ranked_arms(const Study& study, const std::string& bytes) {
   std::vector<Ranked> ranked;
   for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm) {
-    if (study.corpus(arm) != corpus || !study.list().arms[arm].exhibit.empty()) continue;
+    if (tested_on(study, arm) != bytes || !study.list().arms[arm].exhibit.empty()) continue;
     Ranked entry{arm, {}, 0};
     for (const StudyRun& run : good_runs(study, arm)) {
       const double nll = study.result(run).hard->nll;
@@ -53,8 +53,8 @@ std::vector<double> differences(const Ranked& arm, const Ranked& first) {
   return values;
 }
 
-void add_ranking(const Study& study, const std::string& corpus, Json& table) {
-  const std::vector<Ranked> ranked = ranked_arms(study, corpus);
+void add_ranking(const Study& study, const std::string& bytes, Json& table) {
+  const std::vector<Ranked> ranked = ranked_arms(study, bytes);
   for (std::size_t i = 0; i < ranked.size(); ++i) {
     std::vector<double> nll;
     for (const auto& [seed, value] : ranked[i].nll) nll.push_back(value);
@@ -69,12 +69,12 @@ void add_ranking(const Study& study, const std::string& corpus, Json& table) {
 StudySections sections(const Study& study, const SectionOptions&) {
   StudySections result;
   Json& table = result.tables["ranking"] = Json::array();
-  std::vector<std::string> corpora;
+  std::vector<std::string> seen;
   for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm) {
-    const std::string& corpus = study.corpus(arm);
-    if (std::find(corpora.begin(), corpora.end(), corpus) != corpora.end()) continue;
-    corpora.push_back(corpus);
-    add_ranking(study, corpus, table);
+    const std::string bytes = tested_on(study, arm);
+    if (std::find(seen.begin(), seen.end(), bytes) != seen.end()) continue;
+    seen.push_back(bytes);
+    add_ranking(study, bytes, table);
   }
   return result;
 }
