@@ -1,4 +1,5 @@
 // Derivation: docs/mathematics/dirichlet.md
+// Derivation: docs/mathematics/empirical-bayes.md
 // Derivation: docs/mathematics/implicit-reparameterisation.md
 #include "dirigo/core/dirichlet_math.hpp"
 
@@ -197,6 +198,38 @@ double log_prob(Values b, Values y) {
   double total = -log_beta(b);
   for (std::size_t i = 0; i < b.size(); ++i) total += (b[i] - 1.0) * (y[i] - log_total);
   return total;
+}
+
+void maximum_likelihood(Values mean_log, std::span<double> b) {
+  require_entries("maximum_likelihood", mean_log);
+  require_size("maximum_likelihood", "b", b.size(), mean_log.size());
+  double total = 0.0;
+  for (const double l : mean_log) total += std::exp(l);
+  if (!(total < 1.0)) {
+    throw ValueError(
+        "[dirichlet maximum_likelihood] mean_log: expected exponentials with a sum below 1, got " +
+        std::to_string(total));
+  }
+  constexpr int kMostSteps = 20000;
+  double s = sum(b);
+  for (int step = 0; step < kMostSteps; ++step) {
+    const double psi_s = digamma(s), before = s;
+    for (std::size_t i = 0; i < b.size(); ++i) b[i] = special::inverse_digamma(psi_s + mean_log[i]);
+    s = sum(b);
+    if (std::fabs(s - before) <= 1e-14 * s) break;
+  }
+}
+
+void mean_log_rows(const GammaKernels& kernels, Values b, std::span<double> out) {
+  const std::size_t k = out.size();
+  std::vector<double> psi = with_sums(b, k);
+  kernels.digamma(std::ssize(psi), psi.data(), psi.data());
+  const std::size_t rows = b.size() / k;
+  std::fill(out.begin(), out.end(), 0.0);
+  for (std::size_t i = 0; i < rows; ++i) {
+    const Values row = Values(psi).subspan(i * (k + 1), k + 1);
+    for (std::size_t j = 0; j < k; ++j) out[j] += (row[j] - row[k]) / double(rows);
+  }
 }
 
 void kl_rows(const GammaKernels& kernels, Values b, Values p, double log_beta_p, std::span<double> out) {

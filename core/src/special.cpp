@@ -208,6 +208,16 @@ double trigamma(double x) {
   return trigamma_asymptotic(x + kShift) + reciprocal_sums(x).second;
 }
 
+// Derivation: docs/mathematics/empirical-bayes.md
+// Minka, "Estimating a Dirichlet distribution" (2000), appendix C. Each step doubles the digits.
+double inverse_digamma(double y) {
+  if (!std::isfinite(y)) return kNan;
+  constexpr double kEuler = 0.57721566490153286;  // -psi(1)
+  double x = y >= -2.22 ? std::exp(y) + 0.5 : -1.0 / (y + kEuler);
+  for (int i = 0; i < 6; ++i) x -= (digamma(x) - y) / trigamma(x);
+  return x;
+}
+
 GammaFamily gamma_family(double x) {
   if (!(x > 0.0)) return {kNan, kNan, kNan};
   if (x >= kAsymptotic) {

@@ -16,6 +16,7 @@
 #include "dirigo/core/errors.hpp"
 #include "dirigo/core/suggest.hpp"
 #include "dirigo/meta_attention/cost_model.hpp"
+#include "dirigo/meta_attention/routing.hpp"
 
 namespace dirigo::meta {
 
@@ -47,6 +48,14 @@ struct CostsField {
 struct FractionField {
   double* value;
 };
+// The same, or auto or gated.
+struct StraightThroughField {
+  StraightThrough* value;
+};
+// "default" or a number; nothing stands for default.
+struct DefaultField {
+  std::optional<double>* value;
+};
 // A name, or a file of `dirigo bench cost-model`, whose costs are then those of the configuration.
 struct CostModelField {
   CostModel* value;
@@ -60,7 +69,7 @@ struct ChoiceField {
 };
 
 using FieldValue = std::variant<IntegerField, RealField, BoolField, TextField, CostsField, FractionField,
-                                CostModelField, ChoiceField>;
+                                StraightThroughField, DefaultField, CostModelField, ChoiceField>;
 
 struct Field {
   std::string_view section, name;
@@ -74,6 +83,10 @@ ChoiceField choice(Enum& value, std::vector<std::string_view> names) {
 }
 
 constexpr std::array<std::string_view, 3> cost_model_names{"nominal", "analytic", "measured"};
+
+// Of the rules that have a name instead of a fraction.
+constexpr std::array<std::pair<std::string_view, StraightThrough::Rule>, 2> straight_through_names{
+    {{"auto", StraightThrough::Rule::automatic}, {"gated", StraightThrough::Rule::gated}}};
 
 constexpr std::int64_t big = std::int64_t(1) << 40;
 
@@ -92,6 +105,7 @@ std::vector<Field> fields(Config& c) {
       {"attention", "projections", choice(c.attention.projections, {"shared", "per_expert"})},
       {"attention", "window", IntegerField{&c.attention.window, 1, 1 << 20}},
       {"attention", "chunk", IntegerField{&c.attention.chunk, 1, 4096}},
+      {"attention", "leaky", BoolField{&c.attention.leaky}},
       {"router", "kind", choice(c.router.kind, {"bayes", "softmax", "gumbel", "static", "prior_mixture"})},
       {"router", "expert", choice(c.router.expert, {"full", "linear", "local"})},
       {"router", "posterior", choice(c.router.posterior, {"additive", "free"})},
@@ -102,6 +116,8 @@ std::vector<Field> fields(Config& c) {
       {"router", "beta0", RealField{&c.router.beta0, 0, 1e6, false}},
       {"router", "temperature", RealField{&c.router.temperature, 0, 1e6, true}},
       {"router", "warmup", IntegerField{&c.router.warmup, 0, big}},
+      {"router", "empirical_bayes", BoolField{&c.router.empirical_bayes}},
+      {"router", "empirical_bayes_every", IntegerField{&c.router.empirical_bayes_every, 1, big}},
       {"objective", "w_kl", RealField{&c.objective.w_kl.value, 0, infinity, false}},
       {"objective", "w_kl_schedule", choice(c.objective.w_kl.kind, {"constant", "linear", "cyclical"})},
       {"objective", "w_kl_warmup", IntegerField{&c.objective.w_kl.warmup, 0, big}},
@@ -125,11 +141,16 @@ std::vector<Field> fields(Config& c) {
       {"train", "dropout", RealField{&c.train.dropout, 0, 0.99, false}},
       {"train", "dropout_sites", choice(c.train.dropout_sites, {"all", "ffn_output"})},
       {"train", "sampling", choice(c.train.sampling, {"posterior", "mean"})},
-      {"train", "straight_through", FractionField{&c.train.straight_through}},
+      {"train", "straight_through", StraightThroughField{&c.train.straight_through}},
+      {"train", "auto_drop", RealField{&c.train.auto_drop, 0, 1, true}},
+      {"train", "auto_hold", IntegerField{&c.train.auto_hold, 1, big}},
+      {"train", "gate", choice(c.train.gate, {"entropy", "mi", "max_mean"})},
+      {"train", "eta", DefaultField{&c.train.eta}},
       {"train", "hard_routed", FractionField{&c.train.hard_routed}},
       {"train", "explore", RealField{&c.train.explore, 0, 1, true}},
       {"train", "seed", IntegerField{&c.train.seed, 0, std::numeric_limits<std::int64_t>::max()}},
       {"train", "eval_every", IntegerField{&c.train.eval_every, 0, big}},
+      {"train", "log_deltas", BoolField{&c.train.log_deltas}},
       {"data", "corpus", TextField{&c.data.corpus}},
       {"data", "valid", TextField{&c.data.valid}},
       {"data", "train_bytes", IntegerField{&c.data.train_bytes, 0, std::numeric_limits<std::int64_t>::max()}},
@@ -162,6 +183,10 @@ std::string expected(const FieldValue& value) {
       return "three numbers in [0, 1] (full, linear, local), as [1.0,0.15,0.3]";
     }
     std::string operator()(const FractionField&) const { return "off or a fraction in (0, 1]"; }
+    std::string operator()(const StraightThroughField&) const {
+      return "off, auto, gated or a fraction in (0, 1]";
+    }
+    std::string operator()(const DefaultField&) const { return "default or a number"; }
     std::string operator()(const CostModelField&) const {
       return fmt::format("one of {}, or a file of dirigo bench cost-model",
                          fmt::join(cost_model_names, ", "));
@@ -186,6 +211,13 @@ Json to_json(const FieldValue& value) {
     Json operator()(const TextField& f) const { return *f.value; }
     Json operator()(const CostsField& f) const { return *f.value; }
     Json operator()(const FractionField& f) const { return *f.value == 0 ? Json("off") : Json(*f.value); }
+    Json operator()(const StraightThroughField& f) const {
+      for (const auto& [name, rule] : straight_through_names) {
+        if (f.value->rule == rule) return std::string(name);
+      }
+      return (*this)(FractionField{&f.value->fraction});
+    }
+    Json operator()(const DefaultField& f) const { return *f.value ? Json(**f.value) : Json("default"); }
     Json operator()(const CostModelField& f) const {
       return std::string(cost_model_names[std::size_t(*f.value)]);
     }
@@ -246,6 +278,24 @@ void assign(const Field& field, const Json& json, const std::string& where) {
       const auto number = json.get<double>();
       if (!(number > 0 && number <= 1)) return false;
       *f.value = number;
+      return true;
+    }
+    bool operator()(const StraightThroughField& f) const {
+      StraightThrough read;
+      for (const auto& [name, rule] : straight_through_names) {
+        if (json.is_string() && json.get<std::string>() == name) read.rule = rule;
+      }
+      if (read.rule == StraightThrough::Rule::last && !(*this)(FractionField{&read.fraction})) return false;
+      *f.value = read;
+      return true;
+    }
+    bool operator()(const DefaultField& f) const {
+      if (json.is_string() && json.get<std::string>() == "default") {
+        *f.value = std::nullopt;
+        return true;
+      }
+      if (!json.is_number() || !std::isfinite(json.get<double>())) return false;
+      *f.value = json.get<double>();
       return true;
     }
     bool operator()(const CostModelField& f) const {
@@ -334,7 +384,7 @@ Config tiny() {
   c.train.lr = {nn::LearningRate::Kind::cosine, 2e-3, 100, 0.1};
   c.train.clip = 1.0;
   c.train.dropout = 0.1;
-  c.train.straight_through = 0.3;
+  c.train.straight_through = {0.3};
   c.train.eval_every = 250;
   return c;
 }
@@ -346,7 +396,7 @@ Config recall() {
   c.train.steps = 4000;
   c.train.lr = {nn::LearningRate::Kind::cosine, 3e-3, 100, 0.3};
   c.train.dropout = 0;
-  c.train.straight_through = 0.2;
+  c.train.straight_through = {0.2};
   c.data.corpus = "synthetic:recall";
   c.data.pool_corpus = "synthetic:recall?active_keys=4";
   c.data.pool = 65536;
@@ -365,7 +415,7 @@ Config quickstart() {
   c.attention.window = 16;
   c.train.steps = 2000;
   c.train.seq_len = 128;
-  c.train.straight_through = 0.2;
+  c.train.straight_through = {0.2};
   // At its full value from the start w_kl prices `full` out before the lookup has emerged.
   c.objective.w_kl.kind = nn::KlWeight::Kind::linear;
   c.objective.w_kl.warmup = 1200;
@@ -453,10 +503,37 @@ void set_field(Config& config, std::string_view key, std::string_view value) {
   }
 }
 
+namespace {
+
+void check(bool ok, const char* key, const std::string& want, auto got) {
+  if (!ok) refuse("config", key, want, fmt::format("{}", got));
+}
+
+// Ways to train that not every model has. A router that is constant (`fixed`) has nothing to switch, gate or
+// replace.
+void resolve_modes(Config& config, bool fixed) {
+  TrainConfig& train = config.train;
+  const bool dirichlet = config.router.kind == RouterKind::bayes;
+  check(!config.attention.leaky || train.hard_routed == 0, "train.hard_routed",
+        "off with attention.leaky, which is dense only", train.hard_routed);
+  check(!config.attention.leaky || config.model.positions != Positions::window_bias, "attention.leaky",
+        "false with model.positions=window_bias, which has no bias for the future", true);
+  check(!config.router.empirical_bayes || dirichlet || fixed, "router.empirical_bayes",
+        "false for a router without a Dirichlet", true);
+  check(!config.router.empirical_bayes || config.router.posterior == Posterior::free || fixed,
+        "router.posterior",
+        "free with router.empirical_bayes (an additive posterior would move with its prior)", "additive");
+  check(fixed || dirichlet || train.straight_through.rule != StraightThrough::Rule::gated ||
+            train.gate == Gate::max_mean,
+        "train.gate", "max_mean to gate a router without a Dirichlet", name_of(train.gate));
+  if (!fixed) return;
+  if (train.straight_through.rule != StraightThrough::Rule::last) train.straight_through = {};
+  config.router.empirical_bayes = train.log_deltas = false;
+}
+
+}  // namespace
+
 void resolve(Config& config) {
-  const auto check = [](bool ok, const char* key, const std::string& want, auto got) {
-    if (!ok) refuse("config", key, want, fmt::format("{}", got));
-  };
   const auto& m = config.model;
   check(m.d_model % m.heads == 0, "model.d_model", fmt::format("a multiple of model.heads = {}", m.heads),
         m.d_model);
@@ -473,6 +550,7 @@ void resolve(Config& config) {
   check(!fixed || config.train.hard_routed == 0, "train.hard_routed", "off for a router that is constant",
         config.train.hard_routed);
   if (fixed) config.objective.w_kl.value = 0;  // a constant router has no posterior to penalise
+  resolve_modes(config, fixed);
   check(!fixed || (config.objective.cost_lambda == 0 && config.objective.entropy_bonus == 0 &&
                    config.objective.load_balance == 0),
         "objective", "no router terms for a router that is constant", "some");

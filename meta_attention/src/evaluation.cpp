@@ -28,10 +28,17 @@ Row row_of(const Tensor& matrix, std::int64_t t) {
   return row;
 }
 
+std::vector<double> mean_of(std::span<const double> concentration) {
+  const double sum = std::accumulate(concentration.begin(), concentration.end(), 0.0);
+  std::vector<double> mean;
+  for (const double b : concentration) mean.push_back(b / sum);
+  return mean;
+}
+
 // Running sums over the tokens of one layer.
 struct RoutingSums {
   std::int64_t tokens = 0;
-  Row mean{}, chosen{};
+  Row mean{}, square{}, chosen{};
   double entropy = 0, expected_entropy = 0, kl = 0, uncertainty = 0, argmax_cost = 0;
   bool dirichlet = false;
 
@@ -41,7 +48,10 @@ struct RoutingSums {
     for (std::int64_t t = 0; t < rows; ++t) {
       const Row m = row_of(layer.mean, t);
       const auto best = std::size_t(layer.chosen[std::size_t(t)]);
-      for (std::size_t k = 0; k < expert_count; ++k) mean[k] += m[k];
+      for (std::size_t k = 0; k < expert_count; ++k) {
+        mean[k] += m[k];
+        square[k] += m[k] * m[k];
+      }
       chosen[best] += 1;
       argmax_cost += costs[best];
       entropy += dirichlet::categorical_entropy(m);
@@ -56,13 +66,16 @@ struct RoutingSums {
     uncertainty += dirichlet::entropy(b);
   }
 
-  RoutingStatistics statistics(std::span<const double> costs, std::span<const double> null_mean) const {
+  RoutingStatistics statistics(std::span<const double> costs, std::span<const double> prior) const {
+    const std::vector<double> null_mean = mean_of(prior);
     RoutingStatistics s;
     const double n = double(tokens);
     for (std::size_t k = 0; k < expert_count; ++k) {
       s.mean_weights.push_back(mean[k] / n);
       s.fraction_argmax.push_back(chosen[k] / n);
       s.projected_cost_pct += 100 * mean[k] / n * costs[k];
+      // Var_t m_tk > 0.01 (Burda, Grosse, Salakhutdinov 2016, section 5.2)
+      if (square[k] / n - mean[k] / n * (mean[k] / n) > 0.01) s.active_units += 1;
       // KL(mean routing || prior mean), 0 log 0 = 0
       if (mean[k] > 0) s.kl_aggregate += mean[k] / n * std::log(mean[k] / n / null_mean[k]);
     }
@@ -107,6 +120,7 @@ RoutingStatistics average(const std::vector<RoutingStatistics>& layers) {
   fold(&RoutingStatistics::argmax_cost_pct);
   fold(&RoutingStatistics::mi_token_expert);
   fold(&RoutingStatistics::kl_aggregate);
+  fold(&RoutingStatistics::active_units);
   fold_optional(&RoutingStatistics::entropy_sampled_pct);
   fold_optional(&RoutingStatistics::kl);
   fold_optional(&RoutingStatistics::uncertainty_mean);
@@ -192,6 +206,26 @@ std::vector<double> token_losses(const Context& context, const Tensor& logits,
   return losses;
 }
 
+// Of a router that emits `prior` for every token.
+RoutingStatistics null_statistics(std::span<const double> prior, std::span<const double> costs) {
+  const std::vector<double> mean = mean_of(prior);
+  std::size_t best = 0;
+  for (std::size_t k = 1; k < mean.size(); ++k) {
+    if (mean[k] > mean[best] || (mean[k] == mean[best] && costs[k] < costs[best])) best = k;
+  }
+  RoutingStatistics s;
+  s.mean_weights = mean;
+  s.fraction_argmax.assign(mean.size(), 0.0);
+  s.fraction_argmax[best] = 1;
+  for (std::size_t k = 0; k < mean.size(); ++k) s.projected_cost_pct += 100 * mean[k] * costs[k];
+  s.entropy_mean_pct = percent_of_log_k(dirichlet::categorical_entropy(mean));
+  s.entropy_sampled_pct = percent_of_log_k(dirichlet::expected_categorical_entropy(prior));
+  s.argmax_cost_pct = 100 * costs[best];
+  s.kl = 0;
+  s.uncertainty_mean = dirichlet::entropy(prior);
+  return s;
+}
+
 class Evaluator {
  public:
   Evaluator(const Context& context, LanguageModel& model, const EvaluationText& text,
@@ -233,7 +267,6 @@ class Evaluator {
   Evaluation main_pass() {
     const auto layers = std::size_t(model_.config().model.layers);
     const auto costs = model_.costs();
-    const std::vector<double> null_mean = prior_mean(model_.config().router, costs);
     std::vector<RoutingSums> sums(layers);
     std::vector<NeedSums> needs(text_.need_names.size());
     Evaluation result;
@@ -256,7 +289,7 @@ class Evaluator {
         [&](const Batch& batch, const Forward& forward, const std::vector<double>& losses) {
           const auto begin = std::chrono::steady_clock::now();
           for (std::size_t l = 0; l < layers; ++l) {
-            sums[l].add(forward.layers[l], costs, model_.prior());
+            sums[l].add(forward.layers[l], costs, model_.prior(l));
             for (std::size_t k = 0; k < expert_count; ++k) {
               result.executed.tokens_per_expert[l][k] += forward.layers[l].tokens_per_expert[k];
               result.executed.flops_per_expert[l][k] += forward.layers[l].flops_per_expert[k];
@@ -281,11 +314,13 @@ class Evaluator {
     result.seq_len = text_.length;
     result.skipped_bytes = text_.skipped_bytes;
     result.routing_mode = options_.routing;
+    result.reads_the_future = model_.config().attention.leaky;
     result.entropy_floor = text_.entropy_floor;
     set_nll(result, window_nll);
     result.window_nll = std::move(window_nll);
     result.nll_by_context = by_context(position_sums, text_.windows);
-    for (const RoutingSums& layer : sums) result.layers.push_back(layer.statistics(costs, null_mean));
+    for (std::size_t l = 0; l < layers; ++l)
+      result.layers.push_back(sums[l].statistics(costs, model_.prior(l)));
     result.overall = average(result.layers);
     result.null = null_router(model_);
     add_needs(result, needs);
@@ -372,10 +407,12 @@ class Evaluator {
     PhiloxStream stream(random_key(options_.seed, 0, Purpose::permutation), 0);
     for (std::size_t i = tokens; i > 1; --i) std::swap(order[i - 1], order[stream.below(i)]);
 
-    const std::vector<double> null = prior_mean(model_.config().router, model_.costs());
-    Row null_row{};
-    std::copy(null.begin(), null.end(), null_row.begin());
-    const std::vector<std::vector<Row>> prior(means_.size(), std::vector<Row>{null_row});
+    std::vector<std::vector<Row>> prior;
+    for (std::size_t l = 0; l < means_.size(); ++l) {
+      const std::vector<double> null = mean_of(model_.prior(l));
+      prior.emplace_back(1);
+      std::copy(null.begin(), null.end(), prior.back().front().begin());
+    }
 
     std::vector<std::vector<Row>> by_position(means_.size(),
                                               std::vector<Row>(std::size_t(text_.length), Row{}));
@@ -404,24 +441,10 @@ class Evaluator {
 }  // namespace
 
 RoutingStatistics null_router(const LanguageModel& model) {
-  const auto costs = model.costs();
-  const auto prior = model.prior();
-  const std::vector<double> mean = prior_mean(model.config().router, costs);
-  std::size_t best = 0;
-  for (std::size_t k = 1; k < mean.size(); ++k) {
-    if (mean[k] > mean[best] || (mean[k] == mean[best] && costs[k] < costs[best])) best = k;
-  }
-  RoutingStatistics s;
-  s.mean_weights = mean;
-  s.fraction_argmax.assign(mean.size(), 0.0);
-  s.fraction_argmax[best] = 1;
-  for (std::size_t k = 0; k < mean.size(); ++k) s.projected_cost_pct += 100 * mean[k] * costs[k];
-  s.entropy_mean_pct = percent_of_log_k(dirichlet::categorical_entropy(mean));
-  s.entropy_sampled_pct = percent_of_log_k(dirichlet::expected_categorical_entropy(prior));
-  s.argmax_cost_pct = 100 * costs[best];
-  s.kl = 0;
-  s.uncertainty_mean = dirichlet::entropy(prior);
-  return s;
+  std::vector<RoutingStatistics> layers;
+  for (std::size_t l = 0; l < std::size_t(model.config().model.layers); ++l)
+    layers.push_back(null_statistics(model.prior(l), model.costs()));
+  return average(layers);
 }
 
 Evaluation evaluate(const Context& context, LanguageModel& model, const EvaluationText& text,

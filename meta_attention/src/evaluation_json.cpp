@@ -24,6 +24,7 @@ Json routing_json(const RoutingStatistics& s) {
           {"kl", optional(s.kl)},
           {"mi_token_expert", s.mi_token_expert},
           {"kl_aggregate", s.kl_aggregate},
+          {"active_units", s.active_units},
           {"uncertainty_mean", optional(s.uncertainty_mean)}};
 }
 
@@ -65,6 +66,7 @@ std::string to_json(const Evaluation& e) {
   json["skipped_bytes"] = e.skipped_bytes;
   json["seq_len"] = e.seq_len;
   json["routing_mode"] = std::string(name_of(e.routing_mode));
+  if (e.reads_the_future) json["reads_the_future"] = true;
   Json layers = Json::array();
   for (const auto& layer : e.layers) layers.push_back(routing_json(layer));
   json["routing"] = {{"layers", layers}, {"overall", routing_json(e.overall)}};

@@ -11,6 +11,9 @@ std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, cons
   experts.push_back(make_full_expert(model, attention));
   experts.push_back(make_linear_expert(model, attention));
   experts.push_back(make_local_expert(model, attention, window_bias));
+  if (attention.leaky) {
+    for (auto& expert : experts) expert = make_leaky_expert(std::move(expert), model, attention);
+  }
   return experts;
 }
 

@@ -1,6 +1,10 @@
 #include "dirigo/meta_attention/language_model.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
 
 #include "dirigo/meta_attention/routed_attention.hpp"
 
@@ -83,6 +87,7 @@ struct LanguageModel::Impl {
         vocabulary(words),
         costs(expert_costs(source, source.model.max_len)),
         prior(prior_concentration(source.router, costs)),
+        priors(std::size_t(source.model.layers), prior),
         embed(context, words, source.model.d_model, random_key(seed, 0, Purpose::init, 0), dtype),
         ln_f(context, source.model.d_model, dtype) {
     for (std::uint32_t l = 0; l < std::uint32_t(source.model.layers); ++l) {
@@ -101,6 +106,7 @@ struct LanguageModel::Impl {
   Config config;
   std::int64_t vocabulary;
   std::vector<double> costs, prior;
+  std::vector<std::vector<double>> priors;  // of each layer
   nn::Embedding embed;
   std::unique_ptr<nn::Embedding> pos;  // null unless positions are learned
   std::vector<std::unique_ptr<Block>> blocks;
@@ -207,6 +213,22 @@ std::span<const double> LanguageModel::costs() const noexcept {
 }
 std::span<const double> LanguageModel::prior() const noexcept {
   return impl_->prior;
+}
+std::span<const double> LanguageModel::prior(std::size_t layer) const {
+  return impl_->priors.at(layer);
+}
+
+void LanguageModel::set_priors(std::vector<std::vector<double>> priors) {
+  const auto good = [](const std::vector<double>& prior) {
+    const bool positive =
+        std::all_of(prior.begin(), prior.end(), [](double b) { return b > 0 && std::isfinite(b); });
+    return prior.size() == expert_count && positive;
+  };
+  if (priors.size() != impl_->priors.size() || !std::all_of(priors.begin(), priors.end(), good)) {
+    throw ValueError(fmt::format("[model] priors: expected {} numbers > 0 for each of {} layers, got {}",
+                                 expert_count, impl_->priors.size(), priors));
+  }
+  impl_->priors = std::move(priors);
 }
 
 LanguageModel::Flops LanguageModel::full_attention_flops(std::int64_t batch, std::int64_t length) const {

@@ -41,9 +41,10 @@ Loss objective(const LanguageModel& model, const Forward& forward, std::span<con
   const auto add = [&](const Variable& term, double weight) {
     loss.total = ops::add(loss.total, ops::scale(term, weight));
   };
-  for (const LayerRouting& layer : forward.layers) {
+  for (std::size_t l = 0; l < forward.layers.size(); ++l) {
+    const LayerRouting& layer = forward.layers[l];
     if (layer.concentration_variable.defined()) {
-      const Variable kl = ops::mean(ops::dirichlet_kl(layer.concentration_variable, model.prior()));
+      const Variable kl = ops::mean(ops::dirichlet_kl(layer.concentration_variable, model.prior(l)));
       loss.kl.push_back(kl.value().item());
       // max(free_bits, KL): below the allowance the KL is a constant, without gradient.
       if (w_kl > 0 && loss.kl.back() > objective.free_bits) add(kl, w_kl);

@@ -67,6 +67,9 @@ PackedModel::PackedModel(const Context& from, LanguageModel& model)
       rotary(config.model.positions == Positions::rotary),
       costs(model.costs().begin(), model.costs().end()),
       prior(model.prior().begin(), model.prior().end()) {
+  if (config.attention.leaky) {
+    throw ValueError("[session] attention.leaky: expected a model that does not read the future, got one");
+  }
   Named weights;
   model.visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (parameter.value.dtype() != DType::f32) {

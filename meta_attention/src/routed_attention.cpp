@@ -287,15 +287,22 @@ void RoutedAttention::route(const Variable& normed, const Variable& residual, co
   routing.chosen = argmax_rows(routing.mean, costs_);
 }
 
-Variable RoutedAttention::training_weights(const LayerRouting& routing, const LayerCall& call) const {
+Variable RoutedAttention::training_weights(LayerRouting& routing, const LayerCall& call) const {
   Variable weights = routing.mean_variable;
   if (config_.router.kind == RouterKind::bayes && config_.train.sampling == Sampling::posterior) {
     weights = ops::dirichlet_rsample(routing.concentration_variable, draw_key(call, Purpose::dirichlet),
                                      training_floor);
   }
-  return call.options.straight_through && !call.options.hard_routed
-             ? ops::one_hot_straight_through(weights, costs_)
-             : weights;
+  const std::int64_t rows = weights.shape()[0];
+  if (call.options.straight_through || call.options.hard_routed) {
+    routing.one_hot = rows;
+    return call.options.hard_routed ? weights : ops::one_hot_straight_through(weights, costs_);
+  }
+  if (!call.options.gated_straight_through) return weights;
+  std::vector<std::uint8_t> hard;
+  for (std::int64_t row = 0; row < rows; ++row) hard.push_back(certain(routing, row, call.options) ? 1 : 0);
+  routing.one_hot = std::count(hard.begin(), hard.end(), 1);
+  return ops::one_hot_straight_through(weights, costs_, hard);
 }
 
 bool RoutedAttention::certain(const LayerRouting& routing, std::int64_t row,
@@ -351,7 +358,7 @@ Variable RoutedAttention::dense(const Variable& normed, const Variable& weights,
   const Shape sequences{call.batch, call.length, config_.model.d_model};
   const Shape rows = normed.shape();
   const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
-  if (shared()) {
+  if (shared() && !config_.attention.leaky) {
     Projection& p = projection(0);
     const Variable q = project(p.q), k = project(p.k);
     ops::MixedPositions positions;
@@ -370,11 +377,13 @@ Variable RoutedAttention::dense(const Variable& normed, const Variable& weights,
     Projection& p = projection(e);
     const Variable q = project(p.q), k = project(p.k);
     const bool turns = ExpertKind(e) != ExpertKind::linear;
-    const Variable out = experts_[std::size_t(e)]->attend(turns ? turned(q, call) : q,
-                                                          turns ? turned(k, call) : k, project(p.v), {});
-    outputs.push_back(p.o(ops::reshape(out, rows)));
+    Variable out = experts_[std::size_t(e)]->attend(turns ? turned(q, call) : q, turns ? turned(k, call) : k,
+                                                    project(p.v), {});
+    out = ops::reshape(out, rows);
+    outputs.push_back(shared() ? out : p.o(out));
   }
-  return ops::mix(weights, outputs);
+  const Variable mixed = ops::mix(weights, outputs);
+  return shared() ? projection(0).o(mixed) : mixed;
 }
 
 Variable RoutedAttention::expert_rows(int e, const Variable& normed, const Projected& all,
@@ -520,30 +529,37 @@ Variable RoutedAttention::executed_per_expert(const Variable& normed, const Tens
   return normed.tape().constant(result);
 }
 
+Variable RoutedAttention::one_expert(int e, const Variable& normed, const LayerCall& call,
+                                     LayerRouting& routing) {
+  Projection& p = projection(e);
+  const Shape sequences{call.batch, call.length, config_.model.d_model};
+  const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
+  const Variable q = project(p.q), k = project(p.k);
+  const bool turns = ExpertKind(e) != ExpertKind::linear;
+  const Variable out = experts_[std::size_t(e)]->attend(turns ? turned(q, call) : q,
+                                                        turns ? turned(k, call) : k, project(p.v), {});
+  routing.tokens_per_expert[std::size_t(e)] = normed.shape()[0];
+  return p.o(ops::reshape(out, normed.shape()));
+}
+
 // A static router trains its one expert alone: no mixing, nothing else computed.
 Variable RoutedAttention::operator()(const Variable& normed, const Variable& residual, const LayerCall& call,
                                      LayerRouting& routing) {
   const Context& context = normed.context();
+  const ForwardOptions& options = call.options;
   route(normed, residual, call, routing);
-  if (!call.options.training) {
-    const Tensor weights = evaluation_weights(normed, routing, call.options).contiguous(context);
+  if (!options.training && !config_.attention.leaky) {
+    const Tensor weights = evaluation_weights(normed, routing, options).contiguous(context);
     return executed(normed, weights, call, routing);
   }
   if (config_.router.kind == RouterKind::static_expert) {
-    const int e = int(config_.router.expert);
-    Projection& p = projection(e);
-    const Shape sequences{call.batch, call.length, config_.model.d_model};
-    const auto project = [&](nn::Linear& linear) { return ops::reshape(linear(normed), sequences); };
-    const Variable q = project(p.q), k = project(p.k);
-    const bool turns = ExpertKind(e) != ExpertKind::linear;
-    const Variable out = experts_[std::size_t(e)]->attend(turns ? turned(q, call) : q,
-                                                          turns ? turned(k, call) : k, project(p.v), {});
-    routing.tokens_per_expert[std::size_t(e)] = normed.shape()[0];
-    return p.o(ops::reshape(out, normed.shape()));
+    return one_expert(int(options.forced_expert.value_or(config_.router.expert)), normed, call, routing);
   }
   routing.tokens_per_expert.fill(normed.shape()[0]);
-  const Variable weights = learned() ? training_weights(routing, call) : normed.tape().constant(routing.mean);
-  if (learned() && call.options.hard_routed) return hard_routed(normed, weights, call, routing);
+  const bool trains = options.training && learned();
+  const Variable weights = trains ? training_weights(routing, call)
+                                  : normed.tape().constant(evaluation_weights(normed, routing, options));
+  if (trains && options.hard_routed) return hard_routed(normed, weights, call, routing);
   return dense(normed, weights, call);
 }
 

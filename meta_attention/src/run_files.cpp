@@ -148,6 +148,44 @@ RunDescription read_run_description(const std::string& directory) {
   return description;
 }
 
+void write_weights(const std::string& path, LanguageModel& model) {
+  nn::NamedTensors tensors;
+  for (const auto& [name, parameter] : model.parameters()) tensors.emplace_back(name, parameter->value);
+  std::map<std::string, std::string> metadata{{"format_version", std::to_string(format_version)}};
+  if (model.config().router.empirical_bayes) {
+    Json priors = Json::array();
+    for (std::int64_t l = 0; l < model.config().model.layers; ++l) {
+      const auto prior = model.prior(std::size_t(l));
+      priors.push_back(std::vector<double>(prior.begin(), prior.end()));
+    }
+    metadata["priors"] = priors.dump();
+  }
+  nn::write_safetensors(path, tensors, metadata);
+}
+
+namespace {
+
+void load(const nn::SafetensorsFile& file, const std::string& path, LanguageModel& model) {
+  std::vector<std::vector<double>> priors;
+  if (model.config().router.empirical_bayes) {
+    const auto found = file.metadata.find("priors");
+    try {
+      priors = Json::parse(found == file.metadata.end() ? "null" : found->second).get<decltype(priors)>();
+      model.set_priors(priors);
+    } catch (const std::exception&) {
+      refuse(path, "metadata priors", "three numbers > 0 for each layer",
+             found == file.metadata.end() ? "nothing" : found->second);
+    }
+  }
+  nn::load_parameters(file, path, model.parameters());
+}
+
+}  // namespace
+
+void read_weights(const Context& context, const std::string& path, LanguageModel& model) {
+  load(nn::read_safetensors(context, path), path, model);
+}
+
 LoadedRun load_run(const Context& context, const std::string& directory, const std::string& file) {
   LoadedRun run;
   run.description = read_run_description(directory);
@@ -164,7 +202,7 @@ LoadedRun load_run(const Context& context, const std::string& directory, const s
   }
   run.model = std::make_unique<LanguageModel>(context, run.description.config,
                                               std::int64_t(run.description.vocabulary.size()), 0);
-  nn::load_parameters(weights, path, run.model->parameters());
+  load(weights, path, *run.model);
   return run;
 }
 

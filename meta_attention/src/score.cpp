@@ -44,6 +44,9 @@ double negative_log_likelihood(const Tensor& logits, std::int64_t t, std::int32_
 void score_text(const Context& context, LanguageModel& model, std::span<const std::uint8_t> vocabulary,
                 std::span<const std::uint8_t> text, const ForwardOptions& options,
                 const std::function<void(const ByteScore&)>& emit) {
+  if (model.config().attention.leaky) {
+    throw ValueError("[score] attention.leaky: expected a model that does not read the future, got one");
+  }
   std::array<std::int32_t, 256> token_of;
   token_of.fill(unknown);
   for (std::size_t i = 0; i < vocabulary.size(); ++i) token_of[vocabulary[i]] = std::int32_t(i);

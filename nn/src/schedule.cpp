@@ -56,6 +56,29 @@ double KlWeight::at(std::int64_t step, std::int64_t total) const {
   return phase < ramp ? value * phase / ramp : value;
 }
 
+// Derivation: docs/mathematics/straight-through.md
+bool EntropyDrop::observe(State& state, std::int64_t step, const std::vector<double>& entropy) const {
+  constexpr double rate = 1.0 / 50;
+  if (state.average.empty()) {
+    state.average = state.highest = entropy;
+    state.low.assign(entropy.size(), 0);
+  }
+  if (state.average.size() != entropy.size()) {
+    throw ValueError(fmt::format("[schedule] entropies: expected those of {} layers, got {}",
+                                 state.average.size(), entropy.size()));
+  }
+  if (state.switched_at >= 0) return false;
+  for (std::size_t l = 0; l < entropy.size(); ++l) {
+    state.average[l] += rate * (entropy[l] - state.average[l]);
+    state.highest[l] = std::max(state.highest[l], state.average[l]);
+    state.low[l] = state.average[l] <= (1 - drop) * state.highest[l] ? state.low[l] + 1 : 0;
+    if (state.low[l] >= hold && state.layer < 0) state.layer = std::int64_t(l);
+  }
+  if (state.layer < 0 && step + 1 < fallback) return false;
+  state.switched_at = step + 1;
+  return true;
+}
+
 LearningRate::Kind parse_learning_rate_kind(std::string_view name) {
   return parse_kind<LearningRate::Kind>("learning-rate schedule", name, learning_rate_names);
 }

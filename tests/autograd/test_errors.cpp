@@ -64,6 +64,7 @@ TEST_CASE("wrong shapes and values are refused") {
   CHECK_THROWS_AS(ops::mix(variable({4, 2}), std::array{matrix, variable({4, 2})}), ShapeError);
   CHECK_THROWS_AS(ops::one_hot_straight_through(matrix, std::array{1.0, 2.0}), ValueError);
   CHECK_THROWS_AS(ops::one_hot_straight_through(variable({2, 0})), ShapeError);
+  CHECK_THROWS_AS(ops::one_hot_straight_through(matrix, {}, std::array<std::uint8_t, 1>{1}), ValueError);
   CHECK_THROWS_AS(ops::categorical_entropy(cube), ShapeError);
   CHECK_THROWS_AS(ops::dirichlet_rsample(cube, {}), ShapeError);
   CHECK_THROWS_AS(ops::dirichlet_rsample(matrix, {}, 1.0), ValueError);

@@ -495,12 +495,36 @@ void check_null_row(const Context&, Worked& page) {
   page.expect("argmax_cost_pct", 100 * router.costs[argmax]);
 }
 
+// --- empirical-bayes.md ------------------------------------------------------------------------------------
+
+void check_empirical_bayes(const Context& context, Worked& page) {
+  const Values b = page.input("b"), start = page.input("start");
+  CHECK(start == paper_prior);
+  const auto mean_kl = [&](const Values& p) {
+    const std::span<const double> rows(b);
+    return (dirichlet::kl(rows.first(3), p) + dirichlet::kl(rows.last(3), p)) / 2;
+  };
+  Values g(3), first, p = start, mean;
+  dirichlet::mean_log_rows(context.kernels<float>().gamma, b, g);
+  for (const double g_k : g) first.push_back(special::inverse_digamma(special::digamma(sum_of(start)) + g_k));
+  dirichlet::maximum_likelihood(g, p);
+  for (const double p_k : p) mean.push_back(p_k / sum_of(p));
+  page.expect("g", g);
+  page.expect("kl_start", mean_kl(start));
+  page.expect("first", first);
+  page.expect("kl_first", mean_kl(first));
+  page.expect("p", p);
+  page.expect("kl_p", mean_kl(p));
+  page.expect("mean", mean);
+}
+
 const std::map<std::string, void (*)(const Context&, Worked&)> checks = {
     {"chain", check_chain},
     {"conjugate", check_conjugate},
     {"cross-entropy", check_cross_entropy},
     {"curvature", check_curvature},
     {"dirichlet", check_dirichlet},
+    {"empirical-bayes", check_empirical_bayes},
     {"entropies", check_entropies},
     {"implicit", check_implicit},
     {"implicit-dirichlet", check_implicit_dirichlet},

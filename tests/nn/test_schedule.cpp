@@ -88,3 +88,42 @@ TEST_CASE("schedule kinds have names") {
                        ValueError);
   CHECK_THROWS_WITH_AS(parse_kl_weight_kind(""), doctest::Contains("constant|linear|cyclical"), ValueError);
 }
+
+TEST_CASE("entropy drop: the switch comes once a layer's average has been low for long enough") {
+  const EntropyDrop rule{.drop = 0.4, .hold = 20, .fallback = 1000};
+  EntropyDrop::State state;
+  // Layer 0 stays where it is; layer 1 falls from 0.8 to 0.2 at step 100, and back for five steps at 180.
+  const auto entropy = [](std::int64_t step) {
+    return std::vector<double>{0.6, step < 100 || (step >= 180 && step < 185) ? 0.8 : 0.2};
+  };
+  double average = 0.8, low = 0;
+  std::int64_t expected = -1;
+  for (std::int64_t step = 0; step < 400; ++step) {
+    CAPTURE(step);
+    average += (entropy(step)[1] - average) / 50;
+    low = average <= 0.48 ? low + 1 : 0;
+    if (low == 20 && expected < 0) expected = step + 1;
+    CHECK(rule.observe(state, step, entropy(step)) == (step + 1 == expected));
+    CHECK(state.average[0] == Approx(0.6));
+    CHECK(state.highest[1] == Approx(0.8));
+  }
+  CHECK(expected == 100 + 38 + 19);  // 0.2 + 0.6 * 0.98^n <= 0.48 from n = 38 on
+  CHECK(state.switched_at == expected);
+  CHECK(state.layer == 1);
+}
+
+TEST_CASE("entropy drop: a start that is low already is no drop, two short ones neither; then the fallback") {
+  const EntropyDrop rule{.drop = 0.3, .hold = 60, .fallback = 300};
+  EntropyDrop::State state;
+  for (std::int64_t step = 0; step < 300; ++step) {
+    CAPTURE(step);
+    const bool dip = (step >= 100 && step < 130) || (step >= 200 && step < 230);
+    const double value = dip ? 0.0 : 0.1;
+    CHECK(rule.observe(state, step, {value}) == (step == 299));
+  }
+  CHECK(state.switched_at == 300);
+  CHECK(state.layer == -1);
+  CHECK(state.highest[0] == Approx(0.1));
+  CHECK_FALSE(rule.observe(state, 300, {0.1}));
+  CHECK_THROWS_AS(rule.observe(state, 301, {0.1, 0.1}), ValueError);
+}

@@ -106,6 +106,49 @@ TEST_CASE("eval: the table names an evidence lower bound only where training max
   CHECK(evaluation_table(evaluation, subject, meta::preset("paper")).find(words) == std::string::npos);
 }
 
+TEST_CASE("a run that reads the future: trained, evaluated and described as such, refused elsewhere") {
+  const RunDirectory directory;
+  const std::string train =
+      "train --preset paper --corpus text --steps 2 --out leaky --set attention.leaky=true "
+      "--set model.d_model=16 --set model.heads=2 --set train.seq_len=16 --set train.batch=2";
+  CHECK(directory.refusal_fault(train + " --sample-every 1",
+                                "--sample-every: expected 0 with attention.leaky") == "");
+  const auto trained = directory.command(train);
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  CHECK(trained.out.find("READS THE FUTURE") != std::string::npos);
+  for (const char* routing : {"soft", "hard"}) {
+    const auto table = directory.command(fmt::format("eval leaky --routing {}", routing));
+    CHECK(table.code == 0);
+    CHECK(table.out.find("READS THE FUTURE") != std::string::npos);
+    const auto json = directory.command(fmt::format("eval leaky --routing {} --json", routing));
+    CHECK(json::parse(json.out)["reads_the_future"] == true);
+  }
+  CHECK(directory.command("eval run").out.find("FUTURE") == std::string::npos);
+  const auto described = directory.command("info leaky");
+  CHECK(described.out.find("attention.leaky              true") != std::string::npos);
+  CHECK(directory.refusal_fault("score leaky --text text --out scores", "does not read the future") == "");
+  CHECK(directory.refusal_fault("score leaky --text text --show", "does not read the future") == "");
+  CHECK(directory.refusal_fault("sample leaky", "does not read the future") == "");
+}
+
+TEST_CASE("info: a run with empirical Bayes shows the prior of each layer") {
+  const RunDirectory directory;
+  const auto trained = directory.command(
+      "train --preset tiny --corpus text --steps 4 --out bayes --set router.empirical_bayes=true "
+      "--set router.empirical_bayes_every=2 --set router.warmup=0 --set model.d_model=16 --set model.heads=2 "
+      "--set train.seq_len=16 --set train.batch=2");
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  CHECK(directory.command("info bayes").out.find("estimated prior") != std::string::npos);
+  CHECK(directory.command("info run").out.find("estimated prior") == std::string::npos);
+  const Context context;
+  const auto run = meta::load_run(context, directory / "bayes");
+  const auto priors = json::parse(directory.command("info bayes --json").out)["run"]["estimated_priors"];
+  REQUIRE(priors.size() == 2);
+  for (std::size_t k = 0; k < 3; ++k) CHECK(priors[1][k] == run.model->prior(1)[k]);
+}
+
 TEST_CASE("eval: beyond max_len with positions that go on, an error with learned ones") {
   const RunDirectory directory;
   for (const char* positions : {"rotary", "window_bias"}) {

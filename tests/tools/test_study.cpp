@@ -88,7 +88,8 @@ TEST_CASE("study: the lists that exist resolve, quick or not") {
           CHECK(config.train.seq_len * config.train.batch == 512);
         }
         if (name == "table3") {
-          CHECK(arm.learning_rates.size() == 3);
+          CHECK(arm.exhibit.empty() == !config.attention.leaky);
+          CHECK(arm.learning_rates.size() == (arm.exhibit.empty() ? 3 : 0));
           CHECK(config.train.seq_len == 64);
           CHECK(config.train.steps == (quick ? 150 : 2000));
         }
@@ -103,7 +104,7 @@ TEST_CASE("study: the lists that exist resolve, quick or not") {
   }
   // w_kl x posterior x schedule, with w_kl = 0 nothing to schedule; two priors' strengths but for the
   // preset's
-  CHECK(built_in_study("collapse").arms.size() == 3 + 2 * (6 * 4 + 1) + 2 * 8);
+  CHECK(built_in_study("collapse").arms.size() == 3 + 2 * (6 * 4 + 1) + 2 * 8 + 2);
   // the methods of table3 that pareto has at two lengths
   CHECK(built_in_study("pareto").arms.size() == 2 * 15 + 3);
 }

@@ -20,7 +20,8 @@ namespace {
 
 const char* small = R"("preset": "tiny",
   "set": {"model.d_model": 16, "model.heads": 2, "router.hidden": 8, "attention.window": 4, "train.batch": 4,
-          "train.seq_len": 16, "train.steps": 12, "train.eval_every": 3, "router.warmup": 4})";
+          "train.seq_len": 16, "train.steps": 12, "train.eval_every": 3, "router.warmup": 4,
+          "train.log_deltas": true})";
 
 // Arms over two files and a language, two lengths on one of them.
 std::string mixed_arms() {
@@ -32,7 +33,8 @@ std::string mixed_arms() {
     {"method": "ours", "name": "other_ours", "corpus": "other", "label": "on another text"},
     {"method": "static_full", "name": "recall_full", "corpus": "synthetic:recall?keys=4",
      "set": {"router.kind": "static"}},
-    {"method": "ours", "name": "recall_ours", "corpus": "synthetic:recall?keys=4"}]})";
+    {"method": "ours", "name": "recall_ours", "corpus": "synthetic:recall?keys=4"},
+    {"method": "leaky", "set": {"attention.leaky": true}, "exhibit": "reads the future"}]})";
 }
 
 class MixedStudy : public RunDirectory {
@@ -89,8 +91,8 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   REQUIRE(result.code == 0);
   const json study = json::parse(result.out);
   const json& rows = study["rows"];
-  // six arms; a null router for each corpus and length that has a router
-  REQUIRE(rows.size() == 6 + 4);
+  // seven arms; a null router for each corpus and length that has a router
+  REQUIRE(rows.size() == 7 + 4);
   CHECK(rows[0]["corpus"] == "text");
   CHECK(rows[3]["corpus"] == "other");
   CHECK(rows[4]["corpus"] == "synthetic:recall?keys=4");
@@ -99,7 +101,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   CHECK(rows[1]["arm"] == "ours_t8");
   CHECK(rows[2]["exhibit"] == "for the test");
   std::set<std::pair<std::string, int>> nulls;
-  for (std::size_t i = 6; i < rows.size(); ++i) {
+  for (std::size_t i = 7; i < rows.size(); ++i) {
     CHECK(rows[i]["method"] == "null_router");
     nulls.insert({rows[i]["corpus"], rows[i]["seq_len"]});
   }
@@ -153,7 +155,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
 
   const json collapse = named("collapse");
   const json& boundary = collapse["tables"]["boundary"];
-  CHECK(arms_of(boundary) == std::set<std::string>{"ours", "ours_t8", "other_ours", "recall_ours"});
+  CHECK(arms_of(boundary) == std::set<std::string>{"ours", "ours_t8", "other_ours", "recall_ours", "leaky"});
   for (const json& record : boundary) {
     CHECK(record["posterior"] == "free");
     CHECK(record["schedule"] == "constant");
@@ -162,20 +164,26 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
     CHECK(record["kl"].get<double>() > 0);
     CHECK(record["permutation_delta_nll"].is_number());
   }
-  REQUIRE(collapse["curves"]["training"].size() == 4);
+  REQUIRE(collapse["curves"]["training"].size() == 5);
   const json& curve = collapse["curves"]["training"][0];
   CHECK(curve["step"] == json({3, 6, 9, 12}));
   CHECK(curve["valid_nll"].size() == 4);
   CHECK(curve["kl"][3].get<double>() > 0);
+  for (const char* key : {"entropy", "mi_token_expert", "active_units"}) {
+    REQUIRE(curve[key].size() == 4);
+    CHECK(curve[key][3].get<double>() >= 0);
+  }
+  CHECK(boundary[0]["active_units"] == curve["active_units"][3]);
 
   const json emergence = named("emergence");
-  CHECK(arms_of(emergence["tables"]["drops"]).size() == 6);
+  CHECK(arms_of(emergence["tables"]["drops"]).size() == 7);
   for (const json& record : emergence["curves"]["recall"]) {
     const bool tagged = record["corpus"] == "synthetic:recall?keys=4";
     CHECK(record["step"].size() == (tagged ? 4 : 0));
     if (tagged) CHECK(record["nll"][3].get<double>() > 0);
   }
   CHECK(emergence["tables"]["drops"][4]["keys"] == 4);
+  CHECK(emergence["tables"]["drops"][5]["switch_step"] == 10);  // `tiny` is hard for the last 30% of 12
   CHECK(emergence["tables"]["drops"][4]["first_nll"] == emergence["curves"]["recall"][4]["nll"][0]);
 
   const json need = named("need");
@@ -199,9 +207,10 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   int fronts = 0;
   for (const json& a : pareto["tables"]["points"]) {
     fronts += a["front_model_flops"] == true && a["corpus"] == "text" ? 1 : 0;
-    if (a["arm"] == "static_full") CHECK(a["front_model_flops"] == false);  // an exhibit
+    if (a["arm"] == "static_full" || a["arm"] == "leaky") CHECK(a["front_model_flops"] == false);  // exhibits
     for (const json& b : pareto["tables"]["points"]) {
-      if (a["corpus"] == b["corpus"] && a["front_model_flops"] == true && b["arm"] != "static_full") {
+      if (a["corpus"] == b["corpus"] && a["front_model_flops"] == true && b["arm"] != "static_full" &&
+          b["arm"] != "leaky") {
         const bool beaten = b["nll"] < a["nll"] && b["model_flops_per_byte"] < a["model_flops_per_byte"];
         CHECK_FALSE(beaten);
       }
@@ -232,7 +241,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
 
   const json eta = named("eta");
   CHECK(arms_of(eta["tables"]["gates"]) ==
-        std::set<std::string>{"ours", "ours_t8", "other_ours", "recall_ours"});
+        std::set<std::string>{"ours", "ours_t8", "other_ours", "recall_ours"});  // no leaky one
   CHECK(eta["tables"]["gates"].size() == 4 * 3);
   CHECK(eta["tables"]["calibration"].size() == 4 * 3 * 3);  // two layers and their mean
   for (const json& sweep : eta["curves"]["gates"]) {

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -117,6 +118,171 @@ TEST_CASE("train: interrupted and resumed gives the same bits as going through")
     CHECK(second.train());
     check_same_run(directory / "whole", run);
   }
+}
+
+namespace {
+
+// The lines of metrics.jsonl.
+std::vector<nlohmann::json> lines_of(const std::string& run) {
+  std::istringstream lines(read_file(run + "/metrics.jsonl"));
+  std::vector<nlohmann::json> all;
+  for (std::string line; std::getline(lines, line);) all.push_back(nlohmann::json::parse(line));
+  return all;
+}
+
+// Trains 30 steps through, and stopped after `stops`: the files must be the same.
+void check_resumes(const meta::Config& config, const TemporaryDirectory& directory, const std::string& name,
+                   std::initializer_list<std::int64_t> stops) {
+  Setup whole(config, directory / (name + "-whole"));
+  whole.trainer->start();
+  CHECK(whole.train());
+  for (const std::int64_t stop : stops) {
+    CAPTURE(stop);
+    const std::string run = directory / (name + "-" + std::to_string(stop));
+    {
+      Setup first(config, run);
+      first.trainer->start();
+      CHECK_FALSE(first.train(stop));
+    }
+    Setup second(config, run, 2);
+    second.trainer->resume();
+    CHECK(second.train());
+    check_same_run(directory / (name + "-whole"), run);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("train: straight-through=auto switches where an entropy has dropped, and resumes on either side") {
+  const TemporaryDirectory directory;
+  write_file(directory / "text", small_text());
+  meta::Config config = small_config(directory / "text");
+  config.router.warmup = 3;
+  for (const auto& [key, value] : {std::pair{"train.straight_through", "auto"},
+                                   std::pair{"train.auto_drop", "1e-5"}, std::pair{"train.auto_hold", "4"}})
+    meta::set_field(config, key, value);
+  meta::resolve(config);
+  check_resumes(config, directory, "drop", {2, 8, 20});
+
+  std::int64_t switched = 0;
+  for (const auto& line : lines_of(directory / "drop-whole")) {
+    if (line.contains("event")) {
+      CHECK(switched == 0);
+      switched = line["step"].get<std::int64_t>();
+      const auto event = line["event"].get<std::string>();
+      CHECK(event.find("straight-through from step " + std::to_string(switched) +
+                       ": routing entropy of layer ") == 0);
+    }
+    for (const auto& layer : line["routing"]["layers"]) {
+      CHECK(layer["one_hot"] == doctest::Approx(switched > 0 && line["step"] > switched ? 1.0 : 0.0));
+      CHECK(layer["entropy"].get<double>() > 0.5);
+      CHECK(layer["entropy"].get<double>() <= 1);
+    }
+  }
+  CHECK(switched >= 3 + 4);
+  CHECK(switched < 24);
+
+  // Nothing drops so far: the switch comes at 80% of the steps.
+  meta::set_field(config, "train.auto_drop", "0.9");
+  check_resumes(config, directory, "fallback", {23, 25});
+  for (const auto& line : lines_of(directory / "fallback-whole")) {
+    CHECK(line.contains("event") == (line["step"] == 24));
+    if (line.contains("event"))
+      CHECK(line["event"] == "straight-through from step 24: no entropy has dropped");
+  }
+
+  // A damaged state is refused by name.
+  const std::string state = directory / "drop-whole/checkpoint/step-30/state.json";
+  auto json = nlohmann::json::parse(read_file(state));
+  json["entropy_drop"]["low"] = {1};
+  write_file(state, json.dump());
+  Setup damaged(config, directory / "drop-whole");
+  CHECK_THROWS_WITH_AS(damaged.trainer->resume(), doctest::Contains("entropy_drop"), IoError);
+}
+
+TEST_CASE("train: straight-through=gated makes the certain tokens one-hot, and resumes") {
+  const TemporaryDirectory directory;
+  write_file(directory / "text", small_text());
+  meta::Config config = small_config(directory / "text");
+  config.router.warmup = 0;
+  meta::set_field(config, "train.straight_through", "gated");
+  meta::set_field(config, "train.eta", "0.26");
+  check_resumes(config, directory, "gated", {7, 13});
+  bool some = false;
+  for (const auto& line : lines_of(directory / "gated-whole")) {
+    for (const auto& layer : line["routing"]["layers"]) {
+      const auto share = layer["one_hot"].get<double>();
+      CHECK(share >= 0);
+      CHECK(share <= 1);
+      some = some || (share > 0 && share < 1);
+    }
+  }
+  CHECK(some);
+}
+
+TEST_CASE("train: empirical Bayes estimates the priors at its interval, and resumes with them") {
+  const TemporaryDirectory directory;
+  write_file(directory / "text", small_text());
+  meta::Config config = small_config(directory / "text");
+  config.router.warmup = 8;
+  config.router.empirical_bayes = true;
+  config.router.empirical_bayes_every = 5;
+  config.objective.w_kl.value = 0.1;
+  check_resumes(config, directory, "bayes", {4, 13, 22});
+
+  const auto initial = meta::prior_concentration(config.router, config.router.costs);
+  std::vector<std::vector<double>> before(2, initial);
+  for (const auto& line : lines_of(directory / "bayes-whole")) {
+    const auto priors = line["priors"].get<std::vector<std::vector<double>>>();
+    REQUIRE(priors.size() == 2);
+    const auto step = line["step"].get<std::int64_t>();
+    CAPTURE(step);
+    // Lines after 10, 12, 20, 24 and 30 steps; estimates after 10, 15, 20, 25 and 30.
+    CHECK((priors == before) == (step == 12));
+    before = priors;
+  }
+  // An evaluation of the run takes the estimated priors.
+  const Context context;
+  const auto run = meta::load_run(context, directory / "bayes-whole");
+  for (std::size_t l = 0; l < 2; ++l)
+    CHECK(std::vector<double>(run.model->prior(l).begin(), run.model->prior(l).end()) == before[l]);
+}
+
+TEST_CASE("train: log_deltas writes what replacing the routing costs, at every evaluation") {
+  const TemporaryDirectory directory;
+  write_file(directory / "text", small_text());
+  meta::Config config = small_config(directory / "text");
+  Setup without(config, directory / "without");
+  without.trainer->start();
+  without.train();
+  for (const auto& line : lines_of(directory / "without")) CHECK_FALSE(line.contains("deltas"));
+
+  config.train.log_deltas = true;
+  check_resumes(config, directory, "deltas", {13});
+  const auto lines = lines_of(directory / "deltas-whole"), plain = lines_of(directory / "without");
+  REQUIRE(lines.size() == plain.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    CHECK(lines[i]["valid_nll"] == plain[i]["valid_nll"]);
+    CHECK(lines[i].contains("deltas") == lines[i]["valid_nll"].is_number());
+    if (!lines[i].contains("deltas")) continue;
+    for (const char* key : {"permutation_delta_nll", "prior_delta_nll", "position_only_delta_nll"})
+      CHECK(std::isfinite(lines[i]["deltas"][key].get<double>()));
+    CHECK(lines[i]["active_units"].size() == 2);
+    CHECK(lines[i]["mi_token_expert"][0].get<double>() >= 0);
+  }
+  CHECK(read_file(directory / "deltas-whole/model.safetensors") ==
+        read_file(directory / "without/model.safetensors"));
+
+  // The last line's are those of an evaluation of the final model on the same windows.
+  Setup last(config, directory / "deltas-whole");
+  last.trainer->resume();
+  meta::EvaluationOptions options;
+  options.deltas = true;
+  const meta::Evaluation evaluation =
+      meta::evaluate(last.context, last.trainer->model(),
+                     evaluation_text(*last.source, last.source->evaluation(16, 0, 64)), options);
+  CHECK(lines.back()["deltas"]["permutation_delta_nll"] == evaluation.deltas->permutation);
+  CHECK(lines.back()["active_units"][1] == evaluation.layers[1].active_units);
 }
 
 TEST_CASE("train: a process killed between two files resumes from the last complete checkpoint") {

@@ -82,6 +82,16 @@ Json null_json(const meta::RoutingStatistics& s) {
           {"mi_token_expert", s.mi_token_expert}};
 }
 
+// Of router.empirical_bayes, layer by layer.
+std::vector<std::vector<double>> estimated_priors(const meta::LanguageModel& model) {
+  std::vector<std::vector<double>> priors;
+  for (std::int64_t l = 0; model.config().router.empirical_bayes && l < model.config().model.layers; ++l) {
+    const auto prior = model.prior(std::size_t(l));
+    priors.emplace_back(prior.begin(), prior.end());
+  }
+  return priors;
+}
+
 Json subject_json(Subject& subject) {
   meta::LanguageModel& model = *subject.model;
   const meta::Config& config = model.config();
@@ -96,19 +106,33 @@ Json subject_json(Subject& subject) {
   }
   const std::int64_t length = config.train.seq_len;
   const auto flops = model.full_attention_flops(1, length);
-  return {{"name", subject.name},
-          {"config", Json::parse(meta::config_to_json(config))},
-          {"vocabulary", model.vocabulary()},
-          {"parameters", model.parameter_count()},
-          {"parameters_by_module", modules},
-          {"seq_len", length},
-          {"static_full_flops_per_forward", flops.model},
-          {"static_full_flops_per_token", flops.model / double(length)},
-          {"static_full_attention_flops_per_forward", flops.attention},
-          {"costs", std::vector<double>(model.costs().begin(), model.costs().end())},
-          {"experts", experts},
-          {"prior_concentration", std::vector<double>(model.prior().begin(), model.prior().end())},
-          {"null_router", null_json(meta::null_router(model))}};
+  Json json{{"name", subject.name},
+            {"config", Json::parse(meta::config_to_json(config))},
+            {"vocabulary", model.vocabulary()},
+            {"parameters", model.parameter_count()},
+            {"parameters_by_module", modules},
+            {"seq_len", length},
+            {"static_full_flops_per_forward", flops.model},
+            {"static_full_flops_per_token", flops.model / double(length)},
+            {"static_full_attention_flops_per_forward", flops.attention},
+            {"costs", std::vector<double>(model.costs().begin(), model.costs().end())},
+            {"experts", experts},
+            {"prior_concentration", std::vector<double>(model.prior().begin(), model.prior().end())},
+            {"null_router", null_json(meta::null_router(model))}};
+  if (const auto priors = estimated_priors(model); !priors.empty()) json["estimated_priors"] = priors;
+  return json;
+}
+
+std::string priors_text(const meta::LanguageModel& model) {
+  const auto priors = estimated_priors(model);
+  if (priors.empty()) return "";
+  Table table({"estimated prior", "full", "linear", "local"});
+  for (std::size_t l = 0; l < priors.size(); ++l) {
+    const auto& p = priors[l];
+    table.add({fmt::format("  layer {}", l), fmt::format("{:.3f}", p[0]), fmt::format("{:.3f}", p[1]),
+               fmt::format("{:.3f}", p[2])});
+  }
+  return table.text() + "\n";
 }
 
 std::string configuration_text(const meta::Config& config) {
@@ -157,10 +181,10 @@ std::string subject_text(Subject& subject) {
   return fmt::format(
       "{}{}\n\n{}\n{}\nOne forward pass of T={} with static full attention: {:.4g} FLOPs, {:.4g} per token, "
       "{:.1f}% of it "
-      "in the attention core\n\n{}\nNull router (emits the prior for every token)\n{}",
+      "in the attention core\n\n{}\n{}Null router (emits the prior for every token)\n{}",
       subject.name, subject.vocabulary_note, configuration_text(model.config()), parameters_text(model),
       length, flops.model, flops.model / double(length), 100 * flops.attention / flops.model,
-      costs_text(model), null.text());
+      costs_text(model), priors_text(model), null.text());
 }
 
 int info_command(const Arguments& a) {

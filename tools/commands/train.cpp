@@ -9,6 +9,7 @@
 #include "commands.hpp"
 #include "console.hpp"
 #include "dirigo/core/errors.hpp"
+#include "evaluation_table.hpp"
 #include "generate.hpp"
 #include "progress.hpp"
 #include "trainer.hpp"
@@ -168,6 +169,7 @@ bool train(const Context& context, Trainer& trainer, const TrainingPlan& plan, s
   Progress progress(out, trainer.state().step, config.steps, config.batch * config.seq_len);
   return trainer.train([&](const Trainer::Progress& step) {
     if (const std::string line = cost.after_step(); !line.empty()) progress.print(line);
+    if (!step.event.empty()) progress.print("  " + step.event + "\n");
     progress.update(step.report, step.valid_nll);
     if (sample_every > 0 && step.report.step % sample_every == 0) {
       progress.print(sample_text(context, trainer, *plan.source));
@@ -192,6 +194,7 @@ void print_results(std::FILE* out, const meta::Evaluation& soft, const meta::Eva
              windows > final_windows ? fmt::format(" (of {}; `dirigo eval` reads all)", windows) : "");
   if (soft.skipped_bytes > 0) fmt::print(out, "; {} unknown bytes skipped", soft.skipped_bytes);
   if (soft.entropy_floor) fmt::print(out, "; entropy floor {:.4f} nats", *soft.entropy_floor);
+  if (soft.reads_the_future) fmt::print(out, "\n{}", reads_the_future_note);
   fmt::print(out, "\n\n{}", evaluation_table({{"this run, soft", &soft}, {"this run, hard", &hard}}).text());
   if (hard.by_need.empty()) return;
   fmt::print(out, "\nBy what predicting the next byte needs (hard routing; experts of the last layer):\n{}",
@@ -220,10 +223,14 @@ int run_train(const TrainArguments& arguments) {
   const Context context(context_options);
   const bool resuming = !arguments.resume.empty();
   const TrainingPlan plan = resuming ? plan_resumed(arguments) : plan_new(arguments);
+  const meta::Config& config = plan.description.config;
+  if (config.attention.leaky && arguments.sample_every > 0) {
+    throw ValueError("[train] --sample-every: expected 0 with attention.leaky, which reads the future, got " +
+                     std::to_string(arguments.sample_every));
+  }
   Trainer trainer(context, plan.description, *plan.source, plan.directory);
   resuming ? trainer.resume() : trainer.start();
 
-  const meta::Config& config = plan.description.config;
   std::FILE* out = arguments.json ? stderr : stdout;  // --json: stdout carries JSON alone
   fmt::print(out, "dirigo {} trains {}{} (threads {}, {})\n", version(), plan.directory,
              resuming ? fmt::format(" on from step {}", trainer.state().step) : "", context.threads(),

@@ -18,12 +18,6 @@ using Json = nlohmann::ordered_json;
 const std::map<std::string, std::string> metadata{{"format_version", "1"}};
 constexpr std::int64_t max_state_bytes = 1 << 16;
 
-nn::NamedTensors weights_of(meta::LanguageModel& model) {
-  nn::NamedTensors tensors;
-  for (const auto& [name, parameter] : model.parameters()) tensors.emplace_back(name, parameter->value);
-  return tensors;
-}
-
 void make_directory(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -46,6 +40,13 @@ std::string to_text(const TrainingState& state) {
   json["step"] = state.step;
   json["seed"] = state.seed;
   json["best_valid_nll"] = state.best_valid_nll ? Json(*state.best_valid_nll) : Json(nullptr);
+  if (const nn::EntropyDrop::State& drop = state.entropy_drop; !drop.average.empty()) {
+    json["entropy_drop"] = {{"average", drop.average},
+                            {"highest", drop.highest},
+                            {"low", drop.low},
+                            {"switched_at", drop.switched_at},
+                            {"layer", drop.layer}};
+  }
   return json.dump(2) + "\n";
 }
 
@@ -60,6 +61,7 @@ class StateFile {
   }
 
   const Json& json() const { return json_; }
+  const std::string& path() const { return path_; }
   std::int64_t whole(const char* name) const {
     const bool good = json_.is_object() && json_.contains(name) && json_[name].is_number_integer() &&
                       json_[name].get<std::int64_t>() >= 0;
@@ -73,9 +75,30 @@ class StateFile {
   Json json_;
 };
 
+nn::EntropyDrop::State read_entropy_drop(const StateFile& file) {
+  nn::EntropyDrop::State drop;
+  if (!file.json().contains("entropy_drop")) return drop;
+  try {
+    const Json& json = file.json()["entropy_drop"];
+    json.at("average").get_to(drop.average);
+    json.at("highest").get_to(drop.highest);
+    json.at("low").get_to(drop.low);
+    json.at("switched_at").get_to(drop.switched_at);
+    json.at("layer").get_to(drop.layer);
+  } catch (const Json::exception&) {
+    drop.average.clear();
+  }
+  const std::size_t layers = drop.average.size();
+  if (layers == 0 || drop.highest.size() != layers || drop.low.size() != layers) {
+    throw IoError(fmt::format("[{}] entropy_drop: expected as many numbers as layers, got something else",
+                              file.path()));
+  }
+  return drop;
+}
+
 TrainingState read_state(const std::string& path) {
   const StateFile file(path);
-  TrainingState state{file.whole("step"), file.whole("seed"), {}};
+  TrainingState state{file.whole("step"), file.whole("seed"), {}, read_entropy_drop(file)};
   if (const Json& json = file.json(); json.contains("best_valid_nll") && json["best_valid_nll"].is_number()) {
     state.best_valid_nll = json["best_valid_nll"].get<double>();
   }
@@ -89,7 +112,7 @@ std::string directory_name(std::int64_t step) {
 }  // namespace
 
 void save_weights(const std::string& run, const std::string& file, meta::LanguageModel& model) {
-  nn::write_safetensors((fs::path(run) / file).string(), weights_of(model), metadata);
+  meta::write_weights((fs::path(run) / file).string(), model);
 }
 
 void save_checkpoint(const std::string& run, meta::LanguageModel& model, const nn::Adam& adam,
@@ -117,7 +140,7 @@ TrainingState load_checkpoint(const Context& context, const std::string& run, me
   const std::string weights = (from / "model.safetensors").string();
   const std::string moments = (from / "optimizer.safetensors").string();
   const nn::SafetensorsFile moments_file = nn::read_safetensors(context, moments);
-  nn::load_parameters(nn::read_safetensors(context, weights), weights, model.parameters());
+  meta::read_weights(context, weights, model);
   adam.restore(moments_file.tensors, state.step);
   return state;
 }

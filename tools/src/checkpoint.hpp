@@ -11,14 +11,17 @@
 
 #include "dirigo/meta_attention/language_model.hpp"
 #include "dirigo/nn/optimizer.hpp"
+#include "dirigo/nn/schedule.hpp"
 
 namespace dirigo::tools {
 
-// Random numbers and training windows are functions of seed and step: these two are all their state.
+// Random numbers and training windows are functions of seed and step: these two are all their state. Priors
+// of empirical Bayes are with the weights.
 struct TrainingState {
   std::int64_t step = 0;  // steps done
   std::int64_t seed = 0;
   std::optional<double> best_valid_nll;
+  nn::EntropyDrop::State entropy_drop;  // of train.straight_through=auto
 };
 
 // RUN/FILE with the model's weights, whole or not at all. Throws IoError.

@@ -29,7 +29,8 @@ std::string headline(const meta::Evaluation& e, const EvaluationSubject& subject
   text += fmt::format("NLL {:.4f} +- {:.4f} nats per byte, perplexity {:.3f}, {:.4f} bits per byte", e.nll,
                       e.nll_se, std::exp(e.nll), e.nll / std::log(2.0));
   if (e.entropy_floor) text += fmt::format(", entropy floor {:.4f}", *e.entropy_floor);
-  return text + fmt::format("; {} bytes scored, {} skipped\n", e.tokens, e.skipped_bytes);
+  text += fmt::format("; {} bytes scored, {} skipped\n", e.tokens, e.skipped_bytes);
+  return e.reads_the_future ? text + std::string(reads_the_future_note) + "\n" : text;
 }
 
 std::string routing_table(const meta::Evaluation& e) {
@@ -102,10 +103,11 @@ std::string notes(const meta::Config& config) {
   if (config.router.cost_model == meta::CostModel::nominal) {
     text += "Costs are the configuration's nominal constants, not measurements; \"executed\" is what ran.\n";
   }
-  const bool elbo = config.router.kind == meta::RouterKind::bayes && config.objective.w_kl.value == 1 &&
+  const bool elbo = config.router.kind == meta::RouterKind::bayes && !config.attention.leaky &&
+                    config.objective.w_kl.value == 1 &&
                     config.objective.w_kl.kind == nn::KlWeight::Kind::constant &&
                     config.objective.free_bits == 0 && config.train.sampling == meta::Sampling::posterior &&
-                    config.train.straight_through == 0 && config.train.hard_routed == 0;
+                    config.train.straight_through == meta::StraightThrough{} && config.train.hard_routed == 0;
   if (!elbo)
     text +=
         "The training objective was no evidence lower bound (that needs w_kl = 1 with sampled, soft "

@@ -2,10 +2,16 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "dirigo/meta_attention/evaluation.hpp"
 
 namespace dirigo::tools {
+
+// Beside the NLL of a run with attention.leaky.
+inline constexpr std::string_view reads_the_future_note =
+    "READS THE FUTURE (attention.leaky): its NLL is that of no predictor, and every expert ran on every "
+    "token.";
 
 // What the numbers are about.
 struct EvaluationSubject {

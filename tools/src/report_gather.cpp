@@ -124,6 +124,8 @@ ReportRun gather_report(const Context& context, const std::string& directory, st
         meta::read_text_file(metrics.string(), std::numeric_limits<std::int64_t>::max());
     report.curve = parse_metrics(lines, metrics.string());
   }
+  if (run.description.config.attention.leaky)
+    return report;  // no byte is scored given the bytes before it alone
   report.windows = score_windows(context, run, *text.source, length, text_bytes);
   return report;
 }

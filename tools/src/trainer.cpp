@@ -9,7 +9,6 @@
 #include "data_source.hpp"
 #include "dirigo/core/errors.hpp"
 #include "dirigo/meta_attention/evaluation.hpp"
-#include "metrics_log.hpp"
 
 namespace dirigo::tools {
 namespace {
@@ -66,6 +65,7 @@ void Trainer::start() {
 
 void Trainer::resume() {
   state_ = load_checkpoint(context_, run_, model_, adam_);
+  step_.entropy_drop() = state_.entropy_drop;
   const meta::TrainConfig& train = description_.config.train;
   if (state_.seed != train.seed || state_.step > train.steps) {
     throw IoError(
@@ -82,11 +82,13 @@ void Trainer::save() {
   saved_step_ = state_.step;
 }
 
-std::optional<meta::Evaluation> Trainer::evaluate_if_due() {
+std::optional<PeriodicEvaluation> Trainer::evaluate_if_due() {
   const meta::TrainConfig& train = description_.config.train;
   if (train.eval_every == 0 || (state_.step % train.eval_every != 0 && state_.step != train.steps)) return {};
   const auto text = evaluation_text(source_, source_.evaluation(train.seq_len, 0, periodic_windows));
-  meta::Evaluation evaluation = meta::evaluate(context_, model_, text, {});
+  meta::EvaluationOptions options;
+  options.deltas = train.log_deltas;
+  meta::Evaluation evaluation = meta::evaluate(context_, model_, text, options);
   const double nll = evaluation.nll;
   if (!std::isfinite(nll)) {
     throw NumericError(fmt::format("[train] held-out NLL after step {}: expected a finite number, got {}",
@@ -96,7 +98,19 @@ std::optional<meta::Evaluation> Trainer::evaluate_if_due() {
     save_weights(run_, "best.safetensors", model_);
     state_.best_valid_nll = nll;
   }
-  return evaluation;
+  return PeriodicEvaluation{nll, std::move(evaluation.layers), evaluation.deltas,
+                            std::move(evaluation.by_need)};
+}
+
+std::string Trainer::event_of(const StepReport& report) const {
+  if (!report.switched) return "";
+  const nn::EntropyDrop::State& drop = state_.entropy_drop;
+  if (drop.layer < 0)
+    return fmt::format("straight-through from step {}: no entropy has dropped", report.step);
+  const auto layer = static_cast<std::size_t>(drop.layer);
+  return fmt::format(
+      "straight-through from step {}: routing entropy of layer {} fell from {:.3f} to {:.3f} ln K",
+      report.step, layer, drop.highest[layer], drop.average[layer]);
 }
 
 // When the numbers fail, the message also says what is kept on disk.
@@ -105,7 +119,9 @@ StepReport Trainer::next_step() {
   const auto batch =
       source_.training_batch(static_cast<std::uint64_t>(state_.step), train.batch, train.seq_len);
   try {
-    return step_(batch, state_.step);
+    const StepReport report = step_(batch, state_.step);
+    state_.entropy_drop = step_.entropy_drop();
+    return report;
   } catch (const NumericError& error) {
     throw NumericError(
         fmt::format("{}; the state of step {} is kept in {}", error.what(), saved_step_, run_));
@@ -124,15 +140,16 @@ bool Trainer::train(const std::function<bool(const Progress&)>& observe) {
     tokens += train.batch * train.seq_len;
     const double tokens_per_s = static_cast<double>(tokens) / seconds_since(last_log);
 
-    const std::optional<meta::Evaluation> held_out = evaluate_if_due();
+    const std::optional<PeriodicEvaluation> evaluation = evaluate_if_due();
+    const std::string event = event_of(report);
     const bool done = state_.step == train.steps;
-    if (state_.step % log_every == 0 || done || held_out) {
-      log.add(report, held_out ? &*held_out : nullptr, tokens_per_s);
+    if (state_.step % log_every == 0 || done || evaluation || !event.empty()) {
+      log.add(report, evaluation, event, tokens_per_s);
       last_log = Clock::now();
       tokens = 0;
     }
-    go_on = observe({report, held_out ? std::optional(held_out->nll) : std::nullopt});
-    if (done || !go_on || held_out || Clock::now() - last_save > save_interval) {
+    go_on = observe({report, event, evaluation ? std::optional(evaluation->nll) : std::nullopt});
+    if (done || !go_on || evaluation || Clock::now() - last_save > save_interval) {
       save();
       last_save = Clock::now();
     }

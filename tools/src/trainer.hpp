@@ -9,8 +9,8 @@
 
 #include "checkpoint.hpp"
 #include "dirigo/data/source.hpp"
-#include "dirigo/meta_attention/evaluation.hpp"
 #include "dirigo/meta_attention/run_files.hpp"
+#include "metrics_log.hpp"
 #include "training_step.hpp"
 
 namespace dirigo::tools {
@@ -30,6 +30,7 @@ class Trainer {
 
   struct Progress {
     const StepReport& report;
+    std::string event;                // what just happened, for people; mostly empty
     std::optional<double> valid_nll;  // when this step ended with an evaluation: soft routing, some windows
   };
   // Trains to the end, or until `observe`, called after every step, returns false. Saves at every evaluation,
@@ -42,7 +43,8 @@ class Trainer {
 
  private:
   StepReport next_step();
-  std::optional<meta::Evaluation> evaluate_if_due();
+  std::optional<PeriodicEvaluation> evaluate_if_due();
+  std::string event_of(const StepReport& report) const;
   void save();
 
   const Context& context_;

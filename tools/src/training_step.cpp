@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <span>
 #include <string>
 
+#include "dirigo/core/dirichlet_math.hpp"
 #include "dirigo/core/errors.hpp"
+#include "dirigo/meta_attention/empirical_bayes.hpp"
 #include "dirigo/meta_attention/objective.hpp"
 
 namespace dirigo::tools {
@@ -48,6 +51,11 @@ void require_finite(const char* what, double value, std::int64_t step, meta::Lan
                                  what, step, value, locate_non_finite(model, forward)));
 }
 
+void add(const std::vector<double>& from, std::vector<double>& to) {
+  to.resize(from.size());
+  std::transform(from.begin(), from.end(), to.begin(), to.begin(), std::plus<>());
+}
+
 // Adds `weight` times the routing of these tokens.
 void add_routing(const meta::LayerRouting& layer, double weight, StepReport::Routing& sum) {
   const auto mean = layer.mean.span<float>();
@@ -58,6 +66,11 @@ void add_routing(const meta::LayerRouting& layer, double weight, StepReport::Rou
     sum.mean_weights[i % meta::expert_count] += share * double(mean[i]);
   for (const std::int32_t expert : layer.chosen)
     sum.fraction_argmax[static_cast<std::size_t>(expert)] += share;
+  for (std::size_t i = 0; i < mean.size(); i += meta::expert_count) {
+    const std::array<double, meta::expert_count> m{double(mean[i]), double(mean[i + 1]), double(mean[i + 2])};
+    sum.entropy += share * dirichlet::categorical_entropy(m) / std::log(double(meta::expert_count));
+  }
+  sum.one_hot += share * static_cast<double>(layer.one_hot);
 }
 
 // Adds what a part of the batch measured; parts come weighted.
@@ -67,12 +80,13 @@ void add_part(const StepReport& part, StepReport& sum) {
   if (part.kl) sum.kl = sum.kl.value_or(0) + *part.kl;
   sum.routing.resize(part.routing.size());
   for (std::size_t layer = 0; layer < part.routing.size(); ++layer) {
-    const auto add = [](const std::vector<double>& from, std::vector<double>& to) {
-      to.resize(from.size());
-      std::transform(from.begin(), from.end(), to.begin(), to.begin(), std::plus<>());
-    };
-    add(part.routing[layer].mean_weights, sum.routing[layer].mean_weights);
-    add(part.routing[layer].fraction_argmax, sum.routing[layer].fraction_argmax);
+    const StepReport::Routing& from = part.routing[layer];
+    StepReport::Routing& to = sum.routing[layer];
+    add(from.mean_weights, to.mean_weights);
+    add(from.fraction_argmax, to.fraction_argmax);
+    add(from.mean_log, to.mean_log);
+    to.entropy += from.entropy;
+    to.one_hot += from.one_hot;
   }
 }
 
@@ -115,11 +129,45 @@ meta::ForwardOptions TrainingStep::forward_options(std::int64_t step) const {
   const auto in_last = [&](double fraction) {
     return fraction > 0 && static_cast<double>(step) >= static_cast<double>(train.steps) * (1 - fraction);
   };
-  options.straight_through = in_last(train.straight_through);
+  using Rule = meta::StraightThrough::Rule;
+  const Rule rule = train.straight_through.rule;
+  options.straight_through = rule == Rule::automatic
+                                 ? entropy_drop_.switched_at >= 0 && step >= entropy_drop_.switched_at
+                                 : in_last(train.straight_through.fraction);
+  options.gated_straight_through = rule == Rule::gated;
+  options.gate = train.gate;
+  options.eta = train.eta.value_or(meta::default_eta(train.gate));
   options.hard_routed = in_last(train.hard_routed);
   options.seed = static_cast<std::uint64_t>(train.seed);
   options.step = static_cast<std::uint32_t>(step);
   return options;
+}
+
+// Derivation: docs/mathematics/empirical-bayes.md
+// While the controllers wait their posteriors say nothing yet.
+bool TrainingStep::estimates_priors(std::int64_t step) const {
+  const meta::RouterConfig& router = model_.config().router;
+  return router.empirical_bayes && step >= router.warmup && (step + 1) % router.empirical_bayes_every == 0;
+}
+
+void TrainingStep::adapt(std::int64_t step, StepReport& report) {
+  const meta::Config& config = model_.config();
+  if (estimates_priors(step)) {
+    std::vector<std::vector<double>> mean_log;
+    for (const StepReport::Routing& layer : report.routing) mean_log.push_back(layer.mean_log);
+    meta::estimate_priors(model_, mean_log);
+  }
+  for (std::size_t l = 0; config.router.empirical_bayes && l < report.routing.size(); ++l) {
+    const auto prior = model_.prior(l);
+    report.priors.emplace_back(prior.begin(), prior.end());
+  }
+  const meta::TrainConfig& train = config.train;
+  if (train.straight_through.rule != meta::StraightThrough::Rule::automatic || step < config.router.warmup)
+    return;
+  const nn::EntropyDrop rule{train.auto_drop, train.auto_hold, train.steps * 4 / 5};
+  std::vector<double> entropy;
+  for (const StepReport::Routing& layer : report.routing) entropy.push_back(layer.entropy);
+  report.switched = rule.observe(entropy_drop_, step, entropy);
 }
 
 void TrainingStep::finished(StepObserver::Part part) const {
@@ -156,6 +204,11 @@ void TrainingStep::run_part(const Batch& batch, std::int64_t begin, std::int64_t
   report.routing.resize(forward.layers.size());
   for (std::size_t layer = 0; layer < forward.layers.size(); ++layer)
     add_routing(forward.layers[layer], weight, report.routing[layer]);
+  for (std::size_t l = 0; estimates_priors(report.step - 1) && l < forward.layers.size(); ++l) {
+    std::vector<double> mean_log = meta::mean_log_weights(context_, forward.layers[l]);
+    for (double& value : mean_log) value *= weight;
+    add(mean_log, report.routing[l].mean_log);
+  }
 }
 
 StepReport TrainingStep::run_share(const Batch& batch, std::int64_t begin, std::int64_t end,
@@ -207,6 +260,7 @@ StepReport TrainingStep::operator()(const Batch& batch, std::int64_t step) {
   require_finite("gradient norm", report.grad_norm, report.step, model_, nullptr);
   adam_.step(report.lr, nn::clip_factor(report.grad_norm, config.train.clip));
   finished(StepObserver::Part::optimiser);
+  adapt(step, report);
   return report;
 }
 

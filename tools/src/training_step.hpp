@@ -15,6 +15,7 @@
 #include "dirigo/meta_attention/language_model.hpp"
 #include "dirigo/nn/gradient_shares.hpp"
 #include "dirigo/nn/optimizer.hpp"
+#include "dirigo/nn/schedule.hpp"
 
 namespace dirigo::tools {
 
@@ -26,8 +27,13 @@ struct StepReport {
   double lr = 0, w_kl = 0, grad_norm = 0;
   struct Routing {
     std::vector<double> mean_weights, fraction_argmax;
+    double entropy = 0;            // mean_t H(m_t) / ln K
+    double one_hot = 0;            // the share of tokens with one-hot weights
+    std::vector<double> mean_log;  // mean_t E[log alpha_t]; only where a prior is estimated from it
   };
   std::vector<Routing> routing;
+  std::vector<std::vector<double>> priors;  // of the layers after the step, with router.empirical_bayes
+  bool switched = false;                    // the next step is the first hard one (straight_through=auto)
 };
 
 // Sees a step as it runs, for tools that measure it: the nodes of its tapes, and the end of each part. The
@@ -49,11 +55,18 @@ class TrainingStep {
   // gradient's norm is not finite: says at which step and where the first such values are.
   StepReport operator()(const Batch& batch, std::int64_t step);
 
+  // Of train.straight_through=auto: to be saved, and restored before the next step.
+  nn::EntropyDrop::State& entropy_drop() noexcept { return entropy_drop_; }
+
   // Tells `observer` (null: nobody) of every step from now on.
   void observe(StepObserver* observer) noexcept { observer_ = observer; }
 
  private:
   meta::ForwardOptions forward_options(std::int64_t step) const;
+  // Whether the priors are estimated again after this step.
+  bool estimates_priors(std::int64_t step) const;
+  // What follows the routing of a step: priors, and the switch to hard routing.
+  void adapt(std::int64_t step, StepReport& report);
   // What the tapes of a share are given.
   struct Outlets {
     const Tape::Sinks* sinks;  // where gradients go (null: to the parameters)
@@ -71,6 +84,7 @@ class TrainingStep {
   meta::LanguageModel& model_;
   nn::Adam& adam_;
   nn::GradientShares shares_;
+  nn::EntropyDrop::State entropy_drop_;
   StepObserver* observer_ = nullptr;
 };
 

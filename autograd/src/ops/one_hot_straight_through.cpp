@@ -1,6 +1,7 @@
 // y = the one-hot row at the largest weight. Its derivative is 0 almost everywhere, so the backward pass
 // takes that of w instead (straight-through, Bengio, Leonard, Courville 2013): y = onehot + w -
-// stop_gradient(w), dw = dy. Ties go to the lowest cost, then to the lowest index.
+// stop_gradient(w), dw = dy. Ties go to the lowest cost, then to the lowest index. Rows that are to stay soft
+// are y = w, whose derivative is the same.
 // Derivation: docs/mathematics/straight-through.md
 #include "support.hpp"
 
@@ -18,10 +19,14 @@ std::int64_t choose(std::int64_t cols, const T* weights, std::span<const double>
 }
 
 // Sorts the entries of each row: largest weight, then lowest cost, then lowest index.
-Values reference(const Tensor& weights, const Values& costs) {
+Values reference(const Tensor& weights, const Values& costs, const std::vector<std::uint8_t>& hard) {
   const std::int64_t rows = weights.shape()[0], cols = weights.shape()[1];
   Values y(std::size_t(rows * cols));
   for (std::int64_t i = 0; i < rows; ++i) {
+    if (!hard.empty() && hard[std::size_t(i)] == 0) {
+      for (std::int64_t k = 0; k < cols; ++k) y[std::size_t(i * cols + k)] = weights.at({i, k});
+      continue;
+    }
     std::vector<std::array<double, 3>> order;
     for (std::int64_t k = 0; k < cols; ++k) {
       order.push_back({-weights.at({i, k}), costs.empty() ? 0.0 : costs[std::size_t(k)], double(k)});
@@ -33,12 +38,17 @@ Values reference(const Tensor& weights, const Values& costs) {
 
 }  // namespace
 
-Variable one_hot_straight_through(const Variable& weights, std::span<const double> costs) {
+Variable one_hot_straight_through(const Variable& weights, std::span<const double> costs,
+                                  std::span<const std::uint8_t> hard) {
   const auto [rows, cols] = rows_of("one_hot_straight_through", weights.shape());
   if (cols == 0) throw_shape("one_hot_straight_through", "weights", "at least one column", weights.shape());
   if (!costs.empty() && std::int64_t(costs.size()) != cols) {
     throw_value("one_hot_straight_through", "costs", std::to_string(cols) + " values",
                 std::to_string(costs.size()));
+  }
+  if (!hard.empty() && std::int64_t(hard.size()) != rows) {
+    throw_value("one_hot_straight_through", "hard", std::to_string(rows) + " values",
+                std::to_string(hard.size()));
   }
   const Tensor in = row_major(weights);
   Tensor y = Tensor::zeros(weights.context(), weights.shape(), weights.dtype());
@@ -46,19 +56,26 @@ Variable one_hot_straight_through(const Variable& weights, std::span<const doubl
     using T = decltype(zero);
     const T* from = in.data<T>();
     T* to = y.data<T>();
-    for (std::int64_t i = 0; i < row_count; ++i) to[i * n + choose(n, from + i * n, costs)] = 1;
+    for (std::int64_t i = 0; i < row_count; ++i) {
+      if (hard.empty() || hard[std::size_t(i)] != 0) {
+        to[i * n + choose(n, from + i * n, costs)] = 1;
+      } else {
+        std::copy_n(from + i * n, n, to + i * n);
+      }
+    }
   });
   return weights.tape().record("one_hot_straight_through", {weights}, y,
                                [](Backward& pass) { pass.add(0, pass.gradient()); });
 }
 
 std::vector<OpCase> one_hot_straight_through_cases(const Context& context) {
-  const auto make = [](const char* name, Tensor weights, Values costs) {
-    return OpCase{.name = name,
-                  .inputs = {std::move(weights)},
-                  .op = [costs](Tape&, Variables v) { return one_hot_straight_through(v[0], costs); },
-                  .reference = [costs](Tensors v) { return reference(v[0], costs); },
-                  .reference_vjp = [](Tensors, const Tensor& dy) { return std::vector<Tensor>{dy}; }};
+  const auto make = [](const char* name, Tensor weights, Values costs, std::vector<std::uint8_t> hard = {}) {
+    return OpCase{
+        .name = name,
+        .inputs = {std::move(weights)},
+        .op = [costs, hard](Tape&, Variables v) { return one_hot_straight_through(v[0], costs, hard); },
+        .reference = [costs, hard](Tensors v) { return reference(v[0], costs, hard); },
+        .reference_vjp = [](Tensors, const Tensor& dy) { return std::vector<Tensor>{dy}; }};
   };
   return {
       make("no costs", uniform(context, {5, 3}, 1, 0, 1), {}),
@@ -67,6 +84,7 @@ std::vector<OpCase> one_hot_straight_through_cases(const Context& context) {
       make("ties by index", tensor(context, {3, 3}, {.4, .4, .2, .2, .4, .4, .3, .3, .3}), {}),
       make("equal costs", tensor(context, {2, 3}, {.2, .4, .4, .3, .3, .3}), {.5, .5, .5}),
       make("strided view", uniform(context, {3, 4}, 2, 0, 1).transpose(0, 1), {1, .5, 0}),
+      make("some rows stay soft", uniform(context, {5, 3}, 4, 0, 1), {1, .15, .3}, {1, 0, 0, 1, 0}),
       make("zero rows", uniform(context, {0, 3}, 3), {}),
   };
 }

@@ -272,6 +272,32 @@ std::vector<Claim> evidence_claims(const AuditedMath& math) {
            kObjectiveSection}};
 }
 
+// --- Empirical Bayes: the prior estimated from posteriors is where their mean KL has no slope in it
+
+std::vector<Claim> estimated_prior_claims(const AuditedMath& math) {
+  double slope = 0;
+  for (int n = 0; n < 200; ++n) {
+    PhiloxStream stream = stream_of(n);
+    constexpr std::size_t k = 3;
+    constexpr int posteriors = 5;
+    Vector mean_log(k), p(k, 1.0);
+    for (int t = 0; t < posteriors; ++t) {
+      Vector b(k);
+      for (double& b_i : b) b_i = std::pow(10.0, 3 * stream.uniform() - 2);
+      const double psi_s = math.digamma(scale::sum(b));
+      for (std::size_t i = 0; i < k; ++i) mean_log[i] += (math.digamma(b[i]) - psi_s) / posteriors;
+    }
+    dirichlet::maximum_likelihood(mean_log, p);
+    // d mean KL / dp_i = psi(p_i) - psi(s) - mean_log_i
+    const double psi_s = math.digamma(scale::sum(p));
+    for (std::size_t i = 0; i < k; ++i)
+      slope = worse(slope, relative_error(math.digamma(p[i]) - psi_s, mean_log[i], 1));
+  }
+  return {{"closed/estimated prior: the mean KL of the posteriors has no slope in it",
+           "200 sets of 5 random posteriors, psi(p) - psi(s) against their mean E[log alpha]", slope, 1e-11,
+           kFile, kObjectiveSection}};
+}
+
 // --- The training objective, on one token with two experts: x has likelihood l_k under expert k, the weights
 // alpha ~ Dir(p), and the mixture's evidence is log sum m_k l_k. -L is a bound for w_kl = 1 with sampled,
 // soft weights. Elsewhere it is not: claims give an example by how much -L exceeds the log evidence.
@@ -352,6 +378,7 @@ std::vector<AuditTask> closed_form_audit(const AuditedMath& math) {
       {"closed/uncertainty", [math](const Context&) { return uncertainty_claims(math); }},
       {"closed/null router", [](const Context& context) { return null_router_claims(context); }},
       {"closed/evidence", [math](const Context&) { return evidence_claims(math); }},
+      {"closed/estimated prior", [math](const Context&) { return estimated_prior_claims(math); }},
       {"closed/objective", [math](const Context&) { return objective_claims(math); }},
   };
 }

@@ -59,10 +59,25 @@ void add_priors(std::vector<StudyArm>& arms) {
   }
 }
 
+// Each layer's prior estimated from its posteriors.
+void add_empirical_bayes(std::vector<StudyArm>& arms) {
+  for (const std::string w_kl : {"0.003", "1"}) {
+    arms.push_back(
+        {fmt::format("free_wkl{}_empirical_bayes", w_kl),
+         fmt::format("free, w_kl {}, empirical Bayes", w_kl),
+         "paper",
+         {{"objective.w_kl", w_kl}, {"router.posterior", "free"}, {"router.empirical_bayes", "true"}},
+         {}});
+  }
+}
+
 StudyList list() {
   StudyList list{"collapse", 1, {static_arm("full"), static_arm("linear"), static_arm("local")}};
   add_weights(list.arms);
   add_priors(list.arms);
+  add_empirical_bayes(list.arms);
+  for (StudyArm& arm : list.arms)
+    arm.set = join(arm.set, {{"train.eval_every", "100"}, {"train.log_deltas", "true"}});
   return list;
 }
 
@@ -103,7 +118,7 @@ Json boundary_record(const Study& study, std::size_t arm, const std::vector<Stud
   record["schedule"] = schedule_of(config.objective);
   record["beta0"] = config.router.beta0;
   record["eps"] = config.router.eps;
-  record["empirical_bayes"] = false;
+  record["empirical_bayes"] = config.router.empirical_bayes;
   const auto mi = numbers_at(hard, "/routing/overall/mi_token_expert");
   put_mean(record, "kl", numbers_at(hard, "/routing/overall/kl"));
   put_mean(record, "mi_token_expert", mi);

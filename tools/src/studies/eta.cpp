@@ -34,11 +34,12 @@ StudyList list() {
            fixed("local")}};
 }
 
-bool has_dirichlet(const meta::Config& config) {
-  return config.router.kind == meta::RouterKind::bayes;
+// A leaky model runs every expert on every token, whatever the gate says.
+bool has_gates(const meta::Config& config) {
+  return config.router.kind == meta::RouterKind::bayes && !config.attention.leaky;
 }
 
-const StudyProbe gate_probe{"gates", has_dirichlet, measure_gates};
+const StudyProbe gate_probe{"gates", has_gates, measure_gates};
 
 // What the probe has measured of a run.
 Json measured(const Study& study, const StudyRun& run) {
@@ -101,7 +102,7 @@ StudySections sections(const Study& study, const SectionOptions&) {
   for (const char* name : {"calibration", "gates"}) result.tables[name] = Json::array();
   for (const char* name : {"gates", "risk_coverage", "reliability"}) result.curves[name] = Json::array();
   for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm) {
-    if (!has_dirichlet(study.config(arm))) continue;
+    if (!has_gates(study.config(arm))) continue;
     std::vector<Json> all;
     for (const StudyRun& run : good_runs(study, arm)) {
       all.push_back(measured(study, run));

@@ -14,6 +14,9 @@ StudyList list() {
   const std::vector<StudyArm> ours = tiny_arms(budget);
   list.arms.insert(list.arms.end(), ours.begin(), ours.begin() + 3);
   for (StudyArm& arm : list.arms) arm.learning_rates = {0.0005, 0.001, 0.002};
+  StudyArm published{"as_published", "as published (paper)", "paper", {{"attention.leaky", "true"}}, {}};
+  published.exhibit = "reads the future";
+  list.arms.push_back(published);
   return list;
 }
 

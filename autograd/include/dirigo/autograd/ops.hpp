@@ -79,8 +79,10 @@ Variable mix_rows(const Variable& weights, std::span<const RoutedRows> parts);
 
 // --- categorical and Dirichlet (rows of K) -----------------------------------------------------------------
 // Forward: one-hot at the largest weight (ties: lowest cost, then lowest index). Backward: identity
-// (the straight-through estimator: onehot + w - stop_gradient(w)). costs: K values, or empty.
-Variable one_hot_straight_through(const Variable& weights, std::span<const double> costs = {});
+// (the straight-through estimator: onehot + w - stop_gradient(w)). costs: K values, or empty. hard: of each
+// row 1, or 0 to leave its weights as they are; empty for all 1.
+Variable one_hot_straight_through(const Variable& weights, std::span<const double> costs = {},
+                                  std::span<const std::uint8_t> hard = {});
 // -sum_k w_k log w_k with 0 log 0 = 0: (N, K) -> (N)
 Variable categorical_entropy(const Variable& weights);
 // alpha ~ Dirichlet(concentration), reparameterised by implicit gradients: (N, K) -> (N, K). Values below

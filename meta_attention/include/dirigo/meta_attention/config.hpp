@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,6 +33,8 @@ enum class Posterior { additive, free };
 enum class CostModel { nominal, analytic, measured };
 enum class VocabularyKind { observed, bytes256 };
 enum class Sampling { posterior, mean };
+// How a router decides that a token is certain (docs/mathematics.md, section 6).
+enum class Gate { entropy, mi, max_mean };
 enum class DropoutSites { all, ffn_output };  // all: embedding sum, after the FFN's GELU, FFN output
 enum class Optimiser { adam, adamw };
 
@@ -48,6 +51,9 @@ struct ModelConfig {
 struct AttentionConfig {
   Projections projections = Projections::shared;
   std::int64_t window = 32, chunk = 64;
+  // The experts of the paper's published code, of which two see the future (expert_leaky.cpp): an exhibit of
+  // what that does, trained and evaluated densely only.
+  bool leaky = false;
 };
 
 struct RouterConfig {
@@ -60,6 +66,10 @@ struct RouterConfig {
   CostModel cost_model = CostModel::nominal;
   double eps = 0.01, beta0 = 1;
   double temperature = 1;  // of kind gumbel
+  // Every so many steps, once the warm-up is over, each layer's prior is estimated again from its posteriors
+  // (docs/mathematics/empirical-bayes.md); beta0 is then only where it starts.
+  bool empirical_bayes = false;
+  std::int64_t empirical_bayes_every = 100;
   // Steps during which the controllers keep their initial weights, so that every expert is trained before one
   // is preferred: an expert that is not used does not learn, and is then never chosen.
   std::int64_t warmup = 0;
@@ -71,6 +81,16 @@ struct ObjectiveConfig {
   double cost_lambda = 0, entropy_bonus = 0, load_balance = 0;
 };
 
+// When training uses one-hot weights, straight-through.
+struct StraightThrough {
+  // last: for a last fraction of the steps. automatic: from when a layer's routing entropy has dropped
+  // (nn::EntropyDrop). gated: for each token that the gate calls certain, at any step.
+  enum class Rule { last, automatic, gated };
+  double fraction = 0;  // of `last`; 0 is off
+  Rule rule = Rule::last;
+  bool operator==(const StraightThrough&) const = default;
+};
+
 struct TrainConfig {
   std::int64_t steps = 3000, batch = 32, seq_len = 256;
   Optimiser optimiser = Optimiser::adam;
@@ -79,12 +99,17 @@ struct TrainConfig {
   double weight_decay = 0, clip = 0, dropout = 0;
   DropoutSites dropout_sites = DropoutSites::ffn_output;
   Sampling sampling = Sampling::posterior;
-  double straight_through = 0;  // the last fraction of the steps; 0 is off
+  StraightThrough straight_through;
+  double auto_drop = 0.5;        // of straight_through=auto: nn::EntropyDrop's
+  std::int64_t auto_hold = 100;  // and how long it must stay
+  Gate gate = Gate::mi;          // of straight_through=gated
+  std::optional<double> eta;     // its threshold, if not the gate's default
   // The last fraction of the steps that run, of each token, only the expert it is routed to
   // (straight-through); 0 is off. With probability `explore` another expert is run too, for the router's
   // gradient.
   double hard_routed = 0, explore = 0.1;
   std::int64_t seed = 1, eval_every = 0;
+  bool log_deltas = false;  // evaluations while training also measure what replacing the routing costs
 };
 
 struct DataConfig {

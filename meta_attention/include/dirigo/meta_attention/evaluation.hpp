@@ -44,10 +44,12 @@ struct RoutingStatistics {
   std::vector<double> mean_weights, fraction_argmax;  // K
   double entropy_mean_pct = 0, projected_cost_pct = 0, argmax_cost_pct = 0, mi_token_expert = 0,
          kl_aggregate = 0;
+  // Experts whose m_k varies over tokens by more than 0.01 (of their mean over layers as overall).
+  double active_units = 0;
   std::optional<double> entropy_sampled_pct, kl, uncertainty_mean;  // none without a Dirichlet
 };
 
-// The null router: a controller that emits the run's own prior for every token.
+// The null router: a controller that emits the run's own prior for every token, the mean of its layers.
 RoutingStatistics null_router(const LanguageModel& model);
 
 struct NeedStatistics {
@@ -79,6 +81,7 @@ struct Evaluation {
   std::vector<double> window_nll;  // of each window, in the text's order
   std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
   RoutingMode routing_mode = RoutingMode::soft;
+  bool reads_the_future = false;  // attention.leaky: no NLL of a predictor
   std::vector<RoutingStatistics> layers;
   RoutingStatistics overall;
   Executed executed;

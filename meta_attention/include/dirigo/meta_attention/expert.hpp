@@ -1,5 +1,6 @@
 // Experts: the attention mechanisms a token can be routed to. One file each: expert_full.cpp,
-// expert_linear.cpp, expert_local.cpp. All are causal; keys and values always cover every position.
+// expert_linear.cpp, expert_local.cpp. All are causal (but see make_leaky_expert); keys and values always
+// cover every position.
 #pragma once
 
 #include <limits>
@@ -31,7 +32,12 @@ std::unique_ptr<Expert> make_linear_expert(const ModelConfig& model, const Atten
 std::unique_ptr<Expert> make_local_expert(const ModelConfig& model, const AttentionConfig& attention,
                                           nn::Parameter* window_bias = nullptr);
 
-// All experts in the order of ExpertKind.
+// The same expert as the paper's code has it, which may see the future. Takes every query at once: throws
+// ValueError for some rows of them. Without a window bias.
+std::unique_ptr<Expert> make_leaky_expert(std::unique_ptr<Expert> causal, const ModelConfig& model,
+                                          const AttentionConfig& attention);
+
+// All experts in the order of ExpertKind, leaky if `attention` says so.
 std::vector<std::unique_ptr<Expert>> make_experts(const ModelConfig& model, const AttentionConfig& attention,
                                                   nn::Parameter* window_bias = nullptr);
 

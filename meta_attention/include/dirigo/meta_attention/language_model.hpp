@@ -25,6 +25,8 @@ struct ForwardOptions {
   // Training: sampled (or mean) weights, dropout, optionally straight-through; every expert sees every token.
   bool training = false;
   bool straight_through = false;
+  // Training: one-hot weights for the tokens that the gate (below) calls certain, the others stay soft.
+  bool gated_straight_through = false;
   // Training, straight-through: a token runs its own expert alone, and sometimes another (train.explore).
   bool hard_routed = false;
   std::uint64_t seed = 0;  // of dropout and sampling, with
@@ -33,6 +35,7 @@ struct ForwardOptions {
   std::int64_t first_row = 0;
 
   // Evaluation: the mean m, executed as `routing` says; an expert computes only the queries that need it.
+  // With attention.leaky it computes them all, with the same weights.
   RoutingMode routing = RoutingMode::soft;
   Gate gate = Gate::mi;
   double eta = 0.05;
@@ -60,6 +63,7 @@ struct LayerRouting {
   Tensor mean;                                                 // m (N, K)
   Tensor concentration;                                        // bhat (N, K); undefined without a Dirichlet
   std::vector<std::int32_t> chosen;                            // argmax m, N; what hard routing runs
+  std::int64_t one_hot = 0;                                    // training: tokens with one-hot weights
   std::array<std::int64_t, expert_count> tokens_per_expert{};  // queries that each expert really computed
   std::array<ExpertFlops, expert_count> flops_per_expert{};    // of an executed pass
   // For the objective, on the tape; empty where the router has none.
@@ -97,7 +101,12 @@ class LanguageModel : public nn::Module {
   const Config& config() const noexcept;
   std::int64_t vocabulary() const noexcept;
   std::span<const double> costs() const noexcept;  // c of the cost model
-  std::span<const double> prior() const noexcept;  // beta
+  // beta of section 2: where each layer's prior starts and, without router.empirical_bayes, stays.
+  std::span<const double> prior() const noexcept;
+  // The prior of one layer now.
+  std::span<const double> prior(std::size_t layer) const;
+  // Replaces the priors of all layers, K values > 0 each. Throws ValueError for anything else.
+  void set_priors(std::vector<std::vector<double>> priors);
 
   // FLOPs of one forward pass over batch sequences of `length` with static `full` and no controller (what
   // `executed` is compared with): matrix products plus unmasked attention pairs, 2 per multiply-add.

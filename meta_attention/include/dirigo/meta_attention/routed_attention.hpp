@@ -58,13 +58,16 @@ class RoutedAttention {
   Tensor constant_mean(const Variable& like, std::int64_t rows) const;
   // m, bhat and argmax into `routing`.
   void route(const Variable& normed, const Variable& residual, const LayerCall& call, LayerRouting& routing);
-  // The weights of a training pass: a posterior draw (or m), possibly made one-hot straight-through.
-  Variable training_weights(const LayerRouting& routing, const LayerCall& call) const;
+  // The weights of a training pass: a posterior draw (or m), possibly made one-hot straight-through, of all
+  // tokens or of those that are certain. Counts them in `routing`.
+  Variable training_weights(LayerRouting& routing, const LayerCall& call) const;
   // The weights of an evaluation pass: m, its one-hot, or per token one of the two (gated).
   Tensor evaluation_weights(const Variable& like, const LayerRouting& routing,
                             const ForwardOptions& options) const;
   bool certain(const LayerRouting& routing, std::int64_t row, const ForwardOptions& options) const;
 
+  // One expert on every token: what a static router trains.
+  Variable one_expert(int e, const Variable& normed, const LayerCall& call, LayerRouting& routing);
   // Every expert on every token, mixed by weights: the differentiable form.
   Variable dense(const Variable& normed, const Variable& weights, const LayerCall& call);
   // The same weights' one-hot, straight-through, without computing what is not chosen: each token's own

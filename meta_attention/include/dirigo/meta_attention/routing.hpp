@@ -16,8 +16,7 @@ enum class RoutingMode { soft, hard, gated };
 RoutingMode parse_routing_mode(std::string_view name);  // throws ValueError naming the nearest
 std::string_view name_of(RoutingMode mode) noexcept;
 
-// When a gated token is certain enough to be routed hard (docs/mathematics.md, section 6).
-enum class Gate { entropy, mi, max_mean };
+// When a gated token is certain enough to be routed hard.
 Gate parse_gate(std::string_view name);
 std::string_view name_of(Gate gate) noexcept;
 double default_eta(Gate gate) noexcept;  // mi: 0.05; max_mean: 0.9; entropy: -5

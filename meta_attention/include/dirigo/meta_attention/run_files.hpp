@@ -28,6 +28,12 @@ struct RunDescription {
 void write_run_description(const std::string& directory, const RunDescription& description);
 RunDescription read_run_description(const std::string& directory);
 
+// The weights of a model as a safetensors file, whole or not at all; with router.empirical_bayes its priors
+// are in the metadata, as exact decimals. Throws IoError.
+void write_weights(const std::string& path, LanguageModel& model);
+// Throws IoError naming the file and what is missing or damaged.
+void read_weights(const Context& context, const std::string& path, LanguageModel& model);
+
 // Builds the model of a run and loads DIR/FILE (model.safetensors or best.safetensors).
 struct LoadedRun {
   RunDescription description;

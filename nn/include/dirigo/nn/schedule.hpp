@@ -1,9 +1,11 @@
-// Schedules of the learning rate and of w_kl: pure functions of the step.
+// Schedules of the learning rate and of w_kl, pure functions of the step, and of the switch from soft to hard
+// routing, which follows what the routing does.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace dirigo::nn {
 
@@ -34,6 +36,30 @@ struct KlWeight {
 
   // Throws ValueError unless step >= 0, total >= 1, cycles >= 1.
   double at(std::int64_t step, std::int64_t total) const;
+};
+
+// When to switch from soft to hard routing: once a layer's routing has become decided and stays so.
+//
+// Of every layer's routing entropy (a share of ln K, of the batch) an average is kept, a_t = a_(t-1) + (e_t -
+// a_(t-1)) / 50, and its running maximum. The switch comes when some layer's average has been at most (1 -
+// drop) of its maximum for `hold` steps on end, or else at the step `fallback`. It is never taken back.
+struct EntropyDrop {
+  double drop = 0.5;
+  std::int64_t hold = 100;
+  std::int64_t fallback = 0;
+
+  // All that a resumed run needs besides.
+  struct State {
+    std::vector<double> average, highest;  // of each layer; empty before the first step
+    std::vector<std::int64_t> low;         // for how many steps the average has been low
+    std::int64_t switched_at = -1;         // the first hard step; -1: still soft
+    std::int64_t layer = -1;               // whose entropy dropped; -1: none did
+    bool operator==(const State&) const = default;
+  };
+
+  // To be told of each step in turn (from 0), with the entropy of every layer. Returns whether the next step
+  // is the first hard one. Throws ValueError if the number of layers changes.
+  bool observe(State& state, std::int64_t step, const std::vector<double>& entropy) const;
 };
 
 // Throw ValueError naming the known kinds.
