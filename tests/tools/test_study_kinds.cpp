@@ -169,7 +169,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   CHECK(curve["step"] == json({3, 6, 9, 12}));
   CHECK(curve["valid_nll"].size() == 4);
   CHECK(curve["kl"][3].get<double>() > 0);
-  for (const char* key : {"entropy", "mi_token_expert", "active_units"}) {
+  for (const char* key : {"entropy_mean_pct", "mi_token_expert", "active_units"}) {
     REQUIRE(curve[key].size() == 4);
     CHECK(curve[key][3].get<double>() >= 0);
   }
@@ -256,6 +256,8 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
     CHECK(record["error_rate"].get<double>() >= 0);
     CHECK(record["raw_brier"].is_number() == (record["gate"] == "max_mean"));
   }
+  CHECK(eta["curves"]["reliability"].size() == 4 * 3 * 2);
+  CHECK(eta["curves"]["raw_reliability"].size() == 4 * 2);
   const std::string gates = directory / "out/runs/ours-lr0.002-seed1/gates-corpus-test.txt-windows-4.json";
   const std::string kept = read_file(gates);
   REQUIRE(!kept.empty());
@@ -264,7 +266,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   fs::remove(gates);
   REQUIRE(directory.study("eta").code == 0);
   const json before = json::parse(kept), after = json::parse(read_file(gates));
-  for (const char* key : {"calibration", "gates", "risk_coverage", "reliability"})
+  for (const char* key : {"calibration", "gates", "risk_coverage", "reliability", "raw_reliability"})
     CHECK(before[key] == after[key]);
 }
 

@@ -121,7 +121,7 @@ Json drop_record(const Study& study, const StudyRun& run, const std::vector<Json
   std::vector<double> entropy;
   for (const Json& line : log) {
     log_steps.push_back(line["step"]);
-    entropy.push_back(batch_mean(line, "entropy").value_or(0));
+    entropy.push_back(100 * batch_mean(line, "entropy").value_or(0));
   }
   const Fall fall = steepest_fall(log_steps, entropy, drop_lines);
   Json record = record_of(study, run);
@@ -135,7 +135,7 @@ Json drop_record(const Study& study, const StudyRun& run, const std::vector<Json
   record["drop_begin"] = step_or_null(drop.begin);
   record["drop_end"] = step_or_null(drop.end);
   record["entropy_drop_step"] = step_or_null(fall.step);
-  record["entropy_drop"] = fall.step ? Json(fall.by) : Json(nullptr);
+  record["entropy_drop_pct"] = fall.step ? Json(fall.by) : Json(nullptr);
   record["switch_step"] = switch_step(log);
   const auto test = [&](meta::RoutingMode mode) {
     return or_null(number_at(test_evaluation(study, run, mode), "/nll"));

@@ -45,7 +45,8 @@ const StudyProbe gate_probe{"gates", has_gates, measure_gates};
 Json measured(const Study& study, const StudyRun& run) {
   const std::string path = study.probe_file(run, gate_probe);
   Json json = read_object(path);
-  for (const char* key : {"sweep", "calibration", "gates", "risk_coverage", "reliability"}) {
+  for (const char* key :
+       {"sweep", "calibration", "gates", "risk_coverage", "reliability", "raw_reliability"}) {
     if (!json.contains(key) || !json[key].is_array() || json[key].empty())
       throw IoError(fmt::format("[{}] {}: expected a list, got none", path, key));
   }
@@ -100,15 +101,16 @@ void add_gates(const Study& study, std::size_t arm, const std::vector<Json>& run
 StudySections sections(const Study& study, const SectionOptions&) {
   StudySections result;
   for (const char* name : {"calibration", "gates"}) result.tables[name] = Json::array();
-  for (const char* name : {"gates", "risk_coverage", "reliability"}) result.curves[name] = Json::array();
+  for (const char* name : {"gates", "risk_coverage", "reliability", "raw_reliability"})
+    result.curves[name] = Json::array();
   for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm) {
     if (!has_gates(study.config(arm))) continue;
     std::vector<Json> all;
     for (const StudyRun& run : good_runs(study, arm)) {
       all.push_back(measured(study, run));
       append(study, run, all.back()["sweep"], result.curves["gates"]);
-      append(study, run, all.back()["risk_coverage"], result.curves["risk_coverage"]);
-      append(study, run, all.back()["reliability"], result.curves["reliability"]);
+      for (const char* name : {"risk_coverage", "reliability", "raw_reliability"})
+        append(study, run, all.back()[name], result.curves[name]);
     }
     if (all.empty()) continue;
     add_calibration(study, arm, all, result.tables["calibration"]);

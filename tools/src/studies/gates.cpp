@@ -52,7 +52,8 @@ class GateProbe {
       for (int expert = 0; expert < meta::expert_count; ++expert) force(layer, expert);
     }
     Json json{{"format_version", 1}, {"epsilon", oracle_epsilon}};
-    for (const char* key : {"sweep", "calibration", "gates", "risk_coverage", "reliability"})
+    for (const char* key :
+         {"sweep", "calibration", "gates", "risk_coverage", "reliability", "raw_reliability"})
       json[key] = Json::array();
     const meta::Evaluation soft = evaluate(meta::RoutingMode::soft, gates[0], 0);
     const meta::Evaluation hard = evaluate(meta::RoutingMode::hard, gates[0], 0);
@@ -181,9 +182,12 @@ class GateProbe {
     return result;
   }
 
-  static Json curve(const Reliability& r, const std::string& gate, std::size_t layer, bool raw) {
-    return {{"gate", gate},           {"layer", layer},    {"raw", raw}, {"predicted", r.predicted},
-            {"observed", r.observed}, {"tokens", r.tokens}};
+  static Json curve(const Reliability& r, const std::string& gate, std::size_t layer) {
+    return {{"gate", gate},
+            {"layer", layer},
+            {"predicted", r.predicted},
+            {"observed", r.observed},
+            {"tokens", r.tokens}};
   }
 
   // Adds the records of a gate: of every layer, and their mean. Returns the mean AUROC over the layers.
@@ -204,12 +208,12 @@ class GateProbe {
       record["ece"] = fit.ece;
       record["brier"] = fit.brier;
       record["raw_ece"] = record["raw_brier"] = nullptr;
-      json["reliability"].push_back(curve(fit, name(gate), l, false));
+      json["reliability"].push_back(curve(fit, name(gate), l));
       if (gates[gate] == meta::Gate::max_mean) {  // a probability as it is
         const Reliability raw = reliability(rest.certainty, rest.wrong);
         record["raw_ece"] = raw.ece;
         record["raw_brier"] = raw.brier;
-        json["reliability"].push_back(curve(raw, name(gate), l, true));
+        json["raw_reliability"].push_back(curve(raw, name(gate), l));
       }
       json["risk_coverage"].push_back(
           {{"gate", name(gate)}, {"layer", l}, {"coverage", risk.coverage}, {"risk", risk.risk}});

@@ -41,7 +41,8 @@ Reliability reliability(std::span<const double> probability, const std::vector<b
 // `fitted`, cut into 15 bins of equal count.
 std::vector<double> calibrated(const Judged& fitted, const Judged& judged);
 
-// As JSON: {format_version, epsilon, sweep, calibration, gates, risk_coverage, reliability}. The model must
+// As JSON: {format_version, epsilon, sweep, calibration, gates, risk_coverage, reliability,
+// raw_reliability}. The model must
 // have a Dirichlet. Throws meta::Interrupted where `progress` returned false.
 std::string measure_gates(const Context& context, meta::LanguageModel& model,
                           const meta::EvaluationText& text, const std::function<bool(double)>& progress);

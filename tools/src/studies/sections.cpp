@@ -129,12 +129,14 @@ std::optional<double> sum_of(const Json& line, const std::string& key) {
 Json training_curve(const Study& study, const StudyRun& run, const std::vector<Json>& log) {
   const auto layers = static_cast<double>(run.config.model.layers);
   Json curve = record_of(study, run);
-  for (const char* key : {"step", "nll", "valid_nll", "kl", "entropy", "mi_token_expert", "active_units"})
+  for (const char* key :
+       {"step", "nll", "valid_nll", "kl", "entropy_mean_pct", "mi_token_expert", "active_units"})
     curve[key] = Json::array();
   for (const Json& line : evaluated_lines(log)) {
     for (const char* key : {"step", "nll", "valid_nll", "kl"})
       curve[key].push_back(line.value(key, Json(nullptr)));
-    curve["entropy"].push_back(or_null(batch_mean(line, "entropy")));
+    const auto entropy = batch_mean(line, "entropy");
+    curve["entropy_mean_pct"].push_back(entropy ? Json(100 * *entropy) : Json(nullptr));
     const auto mi = sum_of(line, "mi_token_expert");
     curve["mi_token_expert"].push_back(mi ? Json(*mi / layers) : Json(nullptr));
     curve["active_units"].push_back(or_null(sum_of(line, "active_units")));

@@ -56,7 +56,8 @@ std::vector<Json> evaluated_lines(const std::vector<Json>& log);
 std::optional<double> batch_mean(const Json& line, const std::string& key);
 // The sum of a list of numbers, one for each layer, that an evaluation has added to a line.
 std::optional<double> sum_of(const Json& line, const std::string& key);
-// {seed, step, nll, valid_nll, kl, entropy, mi_token_expert, active_units}: one value per evaluation.
+// {seed, step, nll, valid_nll, kl, entropy_mean_pct, mi_token_expert, active_units}: one value per
+// evaluation.
 Json training_curve(const Study& study, const StudyRun& run, const std::vector<Json>& log);
 
 }  // namespace dirigo::tools
