@@ -17,6 +17,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t quick_steps = 150, quick_tokens = 512;  // of a step
+constexpr std::int64_t quick_eval_every = 30;                  // evaluations read more than the training
 constexpr std::int64_t quick_shortest = 64, quick_longest = 256;
 const Settings quick_settings{{"model.d_model", "32"},
                               {"model.layers", "2"},
@@ -213,6 +214,8 @@ meta::Config arm_config(const StudyArm& arm, const ArmOptions& options) {
     }
     if (options.quick || options.steps > 0)
       set_steps(config, options.steps > 0 ? options.steps : quick_steps);
+    if (options.quick && config.train.eval_every > 0)
+      config.train.eval_every = std::max(config.train.eval_every, quick_eval_every);
     meta::resolve(config);
     return config;
   } catch (const ValueError& error) {

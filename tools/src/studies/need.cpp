@@ -89,7 +89,7 @@ void add_need(const Study& study, std::size_t arm, const std::string& need, cons
 
 // The need of a language that only an expert that looks far can serve, if its tags know one.
 std::optional<std::string> far_need(const Json& needs) {
-  for (const char* tag : {"recall_far", "recall"}) {
+  for (const char* tag : {"recall_far", "recall", "copy"}) {
     if (needs.contains(tag) && needs[tag].value("tokens", 0) > 0) return tag;
   }
   return std::nullopt;
