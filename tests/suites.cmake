@@ -114,4 +114,16 @@ if(TARGET dirigo)
                        PASS_REGULAR_EXPRESSION "null router .*Report: ")
 endif()
 
+# The other quick studies.
+if(TARGET dirigo)
+  foreach(study collapse pareto eta need emergence)
+    set(quick_study ${CMAKE_CURRENT_BINARY_DIR}/quick-${study})
+    add_test(NAME study.${study}.clean COMMAND ${CMAKE_COMMAND} -E rm -rf ${quick_study})
+    add_test(NAME study.${study} COMMAND dirigo study ${study} --quick --out ${quick_study})
+    set_tests_properties(study.${study}.clean PROPERTIES FIXTURES_SETUP quick_${study})
+    set_tests_properties(study.${study} PROPERTIES FIXTURES_REQUIRED quick_${study} LABELS long TIMEOUT 900
+                         PASS_REGULAR_EXPRESSION "null router .*Report: ")
+  endforeach()
+endif()
+
 include(exercises/exercises.cmake)

@@ -7,6 +7,7 @@
 
 #include "dirigo/core/errors.hpp"
 #include "run_fixture.hpp"
+#include "studies/studies.hpp"
 #include "study_arms.hpp"
 #include "study_data.hpp"
 #include "study_results.hpp"
@@ -66,32 +67,46 @@ std::set<std::string> runs_in(const std::string& directory) {
 }  // namespace
 
 TEST_CASE("study: the lists that exist resolve, quick or not") {
-  CHECK(study_names() == std::vector<std::string>{"table3", "collapse"});
+  CHECK(study_names() ==
+        std::vector<std::string>{"table3", "collapse", "pareto", "eta", "need", "emergence"});
   CHECK_THROWS_WITH_AS(built_in_study("table4"), doctest::Contains("did you mean 'table3'"), ValueError);
   for (const std::string& name : study_names()) {
     for (const bool quick : {false, true}) {
       const StudyList list = built_in_study(name);
-      std::set<std::string> methods;
+      CHECK(list.name == name);
+      std::set<std::string> names, methods;
       for (const StudyArm& arm : list.arms) {
-        CAPTURE(arm.method);
+        CAPTURE(arm.name);
+        names.insert(arm.name);
         methods.insert(arm.method);
         meta::Config config = arm_config(arm, {{}, 0, quick});
         CHECK_NOTHROW(meta::resolve(config));
         CHECK(config.router.warmup < config.train.steps);
         CHECK(config.objective.w_kl.warmup < config.train.steps);
+        if (quick) {
+          CHECK(config.train.steps == 150);
+          CHECK(config.train.seq_len * config.train.batch == 512);
+        }
         if (name == "table3") {
-          CHECK(arm.learning_rates.size() == 3);
+          CHECK(arm.exhibit.empty() == !config.attention.leaky);
+          CHECK(arm.learning_rates.size() == (arm.exhibit.empty() ? 3 : 0));
           CHECK(config.train.seq_len == 64);
           CHECK(config.train.steps == (quick ? 150 : 2000));
         }
+        if (name == "pareto" && !quick) CHECK(config.train.seq_len * config.train.batch == 4096);
+        if (name == "emergence" && !quick) CHECK(config.train.seq_len * config.train.batch == 8192);
+        if (name == "need" || name == "emergence") CHECK(arm.data.corpus.rfind("synthetic:", 0) == 0);
       }
-      CHECK(methods.size() == list.arms.size());
+      CHECK(names.size() == list.arms.size());
       for (const char* method : {"static_full", "static_linear", "static_local"})
         CHECK(methods.count(method) == 1);
     }
   }
-  // w_kl x posterior x schedule; with w_kl = 0 there is nothing to schedule
-  CHECK(built_in_study("collapse").arms.size() == 3 + 2 * (6 * 4 + 1));
+  // w_kl x posterior x schedule, with w_kl = 0 nothing to schedule; two priors' strengths but for the
+  // preset's
+  CHECK(built_in_study("collapse").arms.size() == 3 + 2 * (6 * 4 + 1) + 2 * 8 + 2);
+  // the methods of table3 that pareto has at two lengths
+  CHECK(built_in_study("pareto").arms.size() == 2 * 15 + 3);
 }
 
 TEST_CASE("study: an arms file is read, written and read again; a damaged one is refused by name") {
@@ -129,6 +144,11 @@ TEST_CASE("study: an arms file is read, written and read again; a damaged one is
   holds(fault("\"mixture\"", "\"../x\""), "arm 3] method");
   holds(fault("\"mixture\"", "\"null_router\""), "null_router");
   holds(fault("\"mixture\"", "7"), "arm 3] method");
+  holds(fault("\"mixture\"", "\"mixture\", \"name\": \"static_full\""), "twice");
+  holds(fault("\"mixture\"", "\"mixture\", \"name\": \"a/b\""), "arm 3] name");
+  holds(fault("\"mixture\"", "\"mixture\", \"valid\": \"text\""), "arm 3] corpus: expected one");
+  holds(fault("\"mixture\"", "\"mixture\", \"corpus\": 7"), "arm 3] corpus");
+  holds(fault("\"mixture\"", "\"mixture\", \"corpus\": \"a\", \"train_bytes\": -1"), "arm 3] train_bytes");
   holds(fault("[0.001, 0.01]", "[0.001, -1]"), "learning_rates");
   holds(fault("[0.001, 0.01]", "[0.01, 0.01]"), "learning_rates");
   holds(fault("[0.001, 0.01]", "0.01"), "learning_rates");
@@ -201,9 +221,14 @@ TEST_CASE("study: runs, chosen rates, results; a second call repeats nothing") {
   const json study = json::parse(result.out);
   CHECK(study["format_version"] == 1);
   REQUIRE(study["rows"].size() == 4);
+  CHECK(study["tables"] == json::object());  // `mine` is no built-in study
   for (const json& row : study["rows"]) {
     CAPTURE(row.dump());
     CHECK(row["corpus"] == "text");
+    CHECK(row["seq_len"] == 16);
+    CHECK(row["batch"] == 4);
+    CHECK(row["steps"] == 12);
+    CHECK(row["exhibit"].is_null());
     CHECK(row["seeds"] == 2);
     CHECK(row["failed"] == 0);
     CHECK(row["runs"].size() == 2);
@@ -225,6 +250,7 @@ TEST_CASE("study: runs, chosen rates, results; a second call repeats nothing") {
   CHECK(full["train_s"].get<double>() > 0);
   const json& null = study["rows"][3];
   CHECK(null["method"] == "null_router");
+  CHECK(null["arm"] == "bayesian");
   CHECK(null["routing"]["entropy_sampled_pct"].get<double>() == doctest::Approx(42.7).epsilon(0.01));
   CHECK(null["soft"]["nll"].get<double>() ==
         doctest::Approx(bayesian["soft"]["nll"].get<double>() +
@@ -338,6 +364,72 @@ TEST_CASE("study: Ctrl-C and a killed process leave what the next one goes on fr
   CHECK_FALSE(fs::exists(run + "/config.json.tmp-1-0"));
 }
 
+TEST_CASE("study: killed at any moment it goes on to the same bits") {
+  const StudyDirectory directory;
+  const std::string flags = "study mine --arms arms.json --corpus text --windows 4 --threads 2 --seeds 1 ";
+  REQUIRE(directory.command(flags + "--out whole").code == 0);
+  bool done = false;
+  for (int i = 1; i <= 200 && !done; ++i) {
+    const auto killed =
+        directory.command(flags + "--out cut", "timeout -s KILL 0." + std::to_string(i / 100) +
+                                                   std::to_string(i / 10 % 10) + std::to_string(i % 10));
+    done = killed.code == 0;
+  }
+  if (!done) REQUIRE(directory.command(flags + "--out cut").code == 0);
+  const auto runs = runs_in(directory / "whole/runs");
+  CHECK(runs_in(directory / "cut/runs") == runs);
+  for (const std::string& run : runs) {
+    CAPTURE(run);
+    CHECK(read_file(directory / ("whole/runs/" + run + "/model.safetensors")) ==
+          read_file(directory / ("cut/runs/" + run + "/model.safetensors")));
+  }
+}
+
+TEST_CASE("study: without room on the disk it says so, and goes on when there is some") {
+  const StudyDirectory directory;
+  const std::string flags =
+      "study mine --arms arms.json --corpus text --out out --windows 4 --threads 2 --seeds 1 ";
+  // files of at most 8 KiB: less than a model; a write beyond is an error instead of a signal
+  const auto full = directory.command(flags, "trap '' XFSZ; ulimit -f 16;");
+  CAPTURE(full.err);
+  CHECK(full.code == 2);
+  CHECK(std::count(full.err.begin(), full.err.end(), '\n') == 1);
+  CHECK(full.err.find("File too large") != std::string::npos);
+  CHECK_FALSE(fs::exists(directory / "out/study.json"));
+  REQUIRE(directory.command(flags).code == 0);
+  CHECK(fs::exists(directory / "out/study.json"));
+}
+
+TEST_CASE("study: runs that are damaged or of another version are refused by name") {
+  const StudyDirectory directory;
+  const std::string flags = "study mine --arms arms.json --corpus text --out out --windows 4 --seeds 1 ";
+  REQUIRE(directory.command(flags).code == 0);
+  const std::string run = "out/runs/static_full-lr0.01-seed1";
+  const auto refused = [&](const std::string& file, const std::string& content, const std::string& words) {
+    const std::string path = directory / (run + "/" + file), kept = read_file(path);
+    write_file(path, content);
+    const std::string fault = directory.refusal_fault(flags, words);
+    write_file(path, kept);
+    return fault;
+  };
+  const std::string config = read_file(directory / (run + "/config.json"));
+  CHECK(refused("config.json", replaced(config, "\"format_version\": 1", "\"format_version\": 2"),
+                "static_full-lr0.01-seed1/config.json] format_version: expected 1") == "");
+  CHECK(refused("config.json", config.substr(0, 100), "config.json") == "");
+  CHECK(refused("checkpoint/latest", "{\"format_version\": 1, \"step\": -1}", "latest") == "");
+  const auto fails = [&](const std::string& file, const std::string& content) {
+    const std::string path = directory / (run + "/" + file), kept = read_file(path);
+    write_file(path, content);
+    const auto result = directory.command(flags);
+    write_file(path, kept);
+    return result.code == 2 && result.err.find(file) != std::string::npos &&
+           std::count(result.err.begin(), result.err.end(), '\n') == 1;
+  };
+  CHECK(fails("metrics.jsonl", "[]\n"));
+  CHECK(fails("eval-hard.json", "{}"));
+  CHECK(directory.command(flags).code == 0);
+}
+
 TEST_CASE("study: a training that leaves the finite numbers is a result") {
   const StudyDirectory directory;
   write_file(
@@ -365,7 +457,7 @@ TEST_CASE("study: unusable input is one line and makes no file") {
   CHECK(fault("table3 --corpus text", "--out") == "");
   CHECK(fault("table3 --out new", "--corpus") == "");
   CHECK(fault("tabel3 --corpus text --out new", "did you mean 'table3'") == "");
-  CHECK(fault("pareto --corpus text --out new", "table3, collapse") == "");
+  CHECK(fault("parto --corpus text --out new", "table3, collapse, pareto") == "");
   CHECK(fault("table3 --corpus text --out new --seeds 0", "--seeds: expected at least 1, got 0") == "");
   CHECK(fault("table3 --corpus text --out new --seeds 1001", "--seeds") == "");
   CHECK(fault("table3 --corpus text --out new --seeds x", "--seeds") == "");

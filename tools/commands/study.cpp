@@ -9,8 +9,10 @@
 #include "commands.hpp"
 #include "console.hpp"
 #include "dirigo/core/errors.hpp"
+#include "dirigo/meta_attention/cost_model.hpp"
 #include "dirigo/meta_attention/run_files.hpp"
 #include "progress.hpp"
+#include "studies/studies.hpp"
 #include "study.hpp"
 #include "study_results.hpp"
 
@@ -30,8 +32,14 @@ struct Arguments {
   std::optional<std::int64_t> seeds, steps;
   StudyOptions options;
   StudyDataOptions data;
+  SectionOptions sections;
   bool json = false;
 };
+
+bool needs_a_corpus(const StudyList& list) {
+  return std::any_of(list.arms.begin(), list.arms.end(),
+                     [](const StudyArm& arm) { return arm.data.corpus.empty(); });
+}
 
 StudyList read_list(const Arguments& a) {
   if (a.arms_file.empty()) return built_in_study(a.name);
@@ -134,7 +142,8 @@ void write_report(const Study& study, const StudyResults& results, int threads, 
 
 int study_command(Arguments a) {
   const StudyList list = read_list(a);
-  if (a.data.corpus.empty() && a.options.arms.quick) a.data.corpus = quick_corpus;
+  if (a.data.corpus.empty() && a.options.arms.quick && needs_a_corpus(list)) a.data.corpus = quick_corpus;
+  for (const std::string& file : a.sections.cost_models) meta::read_cost_model(file);
   const Study study(list, study_options(a), a.data);
   std::FILE* out = a.json ? stderr : stdout;  // --json: stdout carries JSON alone
   fmt::print(out, "Study {}: {} arms, {} seeds, {} runs in {}, {} at a time\n", list.name, list.arms.size(),
@@ -144,7 +153,7 @@ int study_command(Arguments a) {
     fmt::print(out, "Interrupted: finished runs are kept, the others saved. The same command goes on.\n");
     return 0;
   }
-  const StudyResults results = study_results(study, a.data.corpus);
+  const StudyResults results = study_results(study, a.data.corpus, a.sections);
   const std::string json = study_json(results);
   const fs::path directory = a.options.directory;
   meta::write_file_atomically((directory / "study.json").string(), json);
@@ -183,6 +192,11 @@ void add_study(CLI::App& app, Run& run) {
       ->take_all();
   command->add_option("--windows", a.options.windows,
                       "Windows of the test text to read (default: about 131072 bytes)");
+  command
+      ->add_option("--cost-model", a.sections.cost_models,
+                   "File of `dirigo bench cost-model`: pareto prices runs of its length with it (repeatable)")
+      ->expected(1)
+      ->take_all();
   command->add_option("--threads", a.options.threads, "So many runs at a time, one thread each");
   command->add_flag("--json", a.json, "Print study.json on stdout, all else on stderr");
   command->footer(

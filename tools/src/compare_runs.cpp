@@ -42,42 +42,20 @@ void check_vocabularies(const std::vector<Opened>& runs) {
   }
 }
 
-// The windows of a comparison: `bytes` long each, numbers `chosen` of those that the text holds.
-struct Windows {
+AlignedWindows choose_windows(const std::vector<Opened>& runs, std::int64_t wanted) {
   std::int64_t bytes = 0;
-  std::vector<std::int64_t> chosen;
-};
-
-Windows choose_windows(const std::vector<Opened>& runs, std::int64_t wanted) {
-  Windows windows;
-  for (const Opened& run : runs) windows.bytes = std::max(windows.bytes, run.length);
+  for (const Opened& run : runs) bytes = std::max(bytes, run.length);
   for (const Opened& run : runs) {
-    if (windows.bytes % run.length == 0) continue;
+    if (bytes % run.length == 0) continue;
     throw ValueError(
         fmt::format("[{}] train.seq_len: expected a divisor of the longest of the compared runs, {}, got {}",
-                    run.run, windows.bytes, run.length));
+                    run.run, bytes, run.length));
   }
-  const auto& source = *runs.front().text.source;
-  const std::int64_t available = source.evaluation(windows.bytes).windows();
-  const std::int64_t count = wanted == 0 ? available : std::min(wanted, available);
-  for (std::int64_t i = 0; i < count; ++i) windows.chosen.push_back(i * available / count);
-  return windows;
+  return align_windows(*runs.front().text.source, bytes, wanted);
 }
 
-// The text of a run in windows of its own length, those that make up the chosen windows of the comparison.
-meta::EvaluationText windows_of(const Opened& run, const Windows& windows) {
-  meta::EvaluationText text = evaluation_text(*run.text.source, run.text.source->evaluation(run.length));
-  const std::int64_t parts = windows.bytes / run.length;
-  const std::int64_t available = text.windows;
-  text.windows = static_cast<std::int64_t>(windows.chosen.size()) * parts;
-  text.predictive = nullptr;  // compared are the runs, with each other
-  text.window = [read = text.window, chosen = windows.chosen, parts, available](
-                    std::int64_t index, const meta::EvaluationWindow& to) {
-    const std::int64_t window = chosen[static_cast<std::size_t>(index / parts)] * parts + index % parts;
-    // A synthetic language has no more windows of a short length than of a long one: other bytes, refused.
-    if (window < available) read(window, to);
-  };
-  return text;
+meta::EvaluationText windows_of(const Opened& run, const AlignedWindows& windows) {
+  return aligned_text(*run.text.source, windows, run.length);
 }
 
 // SHA-256 over the bytes to be predicted: runs that agree in it were asked the same.
@@ -95,7 +73,7 @@ std::string hash_of_targets(const Opened& run, const meta::EvaluationText& text)
   return sha256_hex(bytes);
 }
 
-void check_bytes(const std::vector<Opened>& runs, const Windows& windows) {
+void check_bytes(const std::vector<Opened>& runs, const AlignedWindows& windows) {
   const std::string first = hash_of_targets(runs.front(), windows_of(runs.front(), windows));
   for (const Opened& run : runs) {
     const std::string hash = hash_of_targets(run, windows_of(run, windows));
@@ -113,7 +91,7 @@ std::vector<double> means_of_groups(const std::vector<double>& values, std::size
   return means;
 }
 
-ComparedRun evaluate_run(const Context& context, const Opened& opened, const Windows& windows,
+ComparedRun evaluate_run(const Context& context, const Opened& opened, const AlignedWindows& windows,
                          const meta::EvaluationOptions& options) {
   const meta::LoadedRun run = meta::load_run(context, opened.run);
   ComparedRun result;
@@ -171,7 +149,7 @@ Comparison compare_runs(const Context& context, const std::vector<std::string>& 
   std::vector<Opened> opened;
   for (const std::string& run : runs) opened.push_back(open_run(run, options.corpus));
   check_vocabularies(opened);
-  const Windows windows = choose_windows(opened, options.windows);
+  const AlignedWindows windows = choose_windows(opened, options.windows);
   check_bytes(opened, windows);
 
   Comparison comparison{

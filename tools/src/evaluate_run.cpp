@@ -45,6 +45,38 @@ OpenedText open_evaluation_text(const meta::RunDescription& run, const std::opti
   return {make_run_source(run), own_text(run)};
 }
 
+AlignedWindows align_windows(const DataSource& source, std::int64_t bytes, std::int64_t wanted) {
+  AlignedWindows windows{bytes, {}};
+  const std::int64_t available = source.evaluation(bytes).windows();
+  const std::int64_t count = wanted == 0 ? available : std::min(wanted, available);
+  for (std::int64_t i = 0; i < count; ++i) windows.chosen.push_back(i * available / count);
+  return windows;
+}
+
+meta::EvaluationText aligned_text(const DataSource& source, const AlignedWindows& windows,
+                                  std::int64_t length) {
+  meta::EvaluationText text = evaluation_text(source, source.evaluation(length));
+  const std::int64_t parts = windows.bytes / length;
+  const std::int64_t available = text.windows;
+  text.windows = static_cast<std::int64_t>(windows.chosen.size()) * parts;
+  const auto window_number = [chosen = windows.chosen, parts](std::int64_t index) {
+    return chosen[static_cast<std::size_t>(index / parts)] * parts + index % parts;
+  };
+  text.window = [read = text.window, window_number, available](std::int64_t index,
+                                                               const meta::EvaluationWindow& to) {
+    const std::int64_t window = window_number(index);
+    // A synthetic language has no more windows of a short length than of a long one: other bytes, refused.
+    if (window < available) read(window, to);
+  };
+  if (text.predictive) {
+    text.predictive = [exact = text.predictive, window_number, available](std::int64_t index) {
+      const std::int64_t window = window_number(index);
+      return window < available ? exact(window) : std::vector<double>();
+    };
+  }
+  return text;
+}
+
 std::string evaluation_json(const meta::Evaluation& evaluation, const std::string& run, const TextLabel& text,
                             const std::string& options) {
   auto json = nlohmann::ordered_json::parse(meta::to_json(evaluation));
@@ -57,7 +89,10 @@ std::string evaluation_json(const meta::Evaluation& evaluation, const std::strin
 }
 
 std::string evaluation_file_name(meta::RoutingMode mode, const std::string& options) {
-  std::string name = "eval-" + std::string(meta::name_of(mode));
+  return result_file_name("eval-" + std::string(meta::name_of(mode)), options);
+}
+
+std::string result_file_name(std::string name, const std::string& options) {
   if (!options.empty()) name += '-';
   for (const char c : options) {
     if (std::isalnum(static_cast<unsigned char>(c)) || c == '.') {

@@ -21,6 +21,13 @@ Json optional(const std::optional<double>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+// What the needs of a tagged text cost; null without tags.
+Json needs_json(const std::map<std::string, meta::NeedStatistics>& by_need) {
+  Json needs;
+  for (const auto& [tag, need] : by_need) needs[tag] = {{"tokens", need.tokens}, {"nll", need.nll}};
+  return needs;
+}
+
 // What replacing the routing costs, and how far it follows the token, layer by layer.
 void add_deltas(const PeriodicEvaluation& evaluation, Json& json) {
   Json active = Json::array(), mi = Json::array();
@@ -75,6 +82,7 @@ void MetricsLog::add(const StepReport& report, const std::optional<PeriodicEvalu
   json["loss"] = report.loss;
   json["nll"] = report.nll;
   json["valid_nll"] = optional(evaluation ? std::optional(evaluation->nll) : std::nullopt);
+  json["valid_by_need"] = evaluation ? needs_json(evaluation->by_need) : Json(nullptr);
   json["kl"] = optional(report.kl);
   json["lr"] = report.lr;
   json["w_kl"] = report.w_kl;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@ struct PeriodicEvaluation {
   double nll = 0;
   std::vector<meta::RoutingStatistics> layers;
   std::optional<meta::Deltas> deltas;  // with train.log_deltas
+  std::map<std::string, meta::NeedStatistics> by_need;
 };
 
 class MetricsLog {

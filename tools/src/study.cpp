@@ -16,7 +16,9 @@
 
 #include "data_source.hpp"
 #include "dirigo/core/errors.hpp"
+#include "dirigo/data/sha256.hpp"
 #include "evaluate_run.hpp"
+#include "studies/studies.hpp"
 #include "study_run.hpp"
 
 namespace dirigo::tools {
@@ -38,6 +40,20 @@ bool is_bayesian(const meta::Config& config) {
 }
 bool has_controller(const meta::Config& config) {
   return !is_static(config) && config.router.kind != meta::RouterKind::prior_mixture;
+}
+
+bool is_synthetic(const StudyDataOptions& text) {
+  return text.corpus.rfind("synthetic:", 0) == 0;
+}
+
+// The study's own text lies in data/, those of arms in directories named by what was asked for.
+std::string data_directory(const std::string& study, const StudyDataOptions& text,
+                           const StudyDataOptions& common) {
+  const fs::path data = fs::path(study) / "data";
+  if (text == common) return data.string();
+  const std::string asked = fmt::format("{}\n{}\n{}", text.corpus, text.valid, text.train_bytes);
+  const std::span bytes(reinterpret_cast<const std::uint8_t*>(asked.data()), asked.size());
+  return (data / sha256_hex(bytes).substr(0, 12)).string();
 }
 
 std::int64_t resolve_seeds(std::int64_t asked, std::int64_t of_list) {
@@ -228,17 +244,22 @@ Study::Study(StudyList list, StudyOptions options, const StudyDataOptions& data)
       workers_(Context({.threads = options_.threads}).threads()) {
   if (options_.windows < 0)
     throw ValueError(fmt::format("[study] --windows: expected at least 0, got {}", options_.windows));
-  std::int64_t length = 1;
-  for (std::size_t arm = 0; arm < list_.arms.size(); ++arm) {
-    configs_.push_back(arm_config(list_.arms[arm], options_.arms));
-    length = std::max(length, configs_.back().train.seq_len);
-    if (has_controller(configs_[arm]) &&
-        (!null_arm_ || (is_bayesian(configs_[arm]) && !is_bayesian(configs_[*null_arm_]))))
-      null_arm_ = arm;
+  if (const StudyKind* kind = find_study(list_.name)) probe_ = kind->probe;
+  for (std::size_t arm = 0; arm < list_.arms.size(); ++arm) add_arm(arm, data);
+  check_lengths();
+  choose_null_arms();
+  const bool common_text = std::any_of(list_.arms.begin(), list_.arms.end(),
+                                       [](const StudyArm& arm) { return arm.data.corpus.empty(); });
+  if (!common_text && !data.corpus.empty()) {
+    throw ValueError(fmt::format("[study] --corpus: expected none (every arm has a text of its own), got {}",
+                                 data.corpus));
   }
-  const StudyTexts texts(data, length);
+  std::vector<StudyTexts> texts;
+  for (const Text& text : texts_) texts.emplace_back(text.options, text.longest);
   check_directory();
-  if (const auto synthetic = texts.synthetic()) check_sources(*synthetic);
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    if (const auto synthetic = texts[i].synthetic()) check_sources(i, *synthetic);
+  }
 
   std::error_code error;
   fs::create_directories(fs::path(options_.directory) / "runs", error);
@@ -247,7 +268,8 @@ Study::Study(StudyList list, StudyOptions options, const StudyDataOptions& data)
         fmt::format("[{}] --out: expected a writable place, got {}", options_.directory, error.message()));
   }
   lock_ = std::make_unique<DirectoryLock>(options_.directory);
-  data_ = texts.place((fs::path(options_.directory) / "data").string());
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    texts_[i].data = texts[i].place(data_directory(options_.directory, texts_[i].options, data));
   for (std::size_t arm = 0; arm < list_.arms.size(); ++arm) {
     grid_.emplace_back();
     for (const double rate : rates(arm)) {
@@ -263,9 +285,54 @@ Study::Study(StudyList list, StudyOptions options, const StudyDataOptions& data)
 
 Study::~Study() = default;
 
+void Study::add_arm(std::size_t arm, const StudyDataOptions& common) {
+  StudyArm& description = list_.arms[arm];
+  if (description.name.empty()) description.name = description.method;
+  configs_.push_back(arm_config(description, options_.arms));
+  const StudyDataOptions& own = description.data.corpus.empty() ? common : description.data;
+  auto text = std::find_if(texts_.begin(), texts_.end(), [&](const Text& t) { return t.options == own; });
+  if (text == texts_.end()) text = texts_.insert(text, Text{own});
+  text->longest = std::max(text->longest, configs_[arm].train.seq_len);
+  text_of_arm_.push_back(static_cast<std::size_t>(text - texts_.begin()));
+}
+
+// Windows of a file are cut into equal pieces for shorter runs; sequences of a language are whole.
+void Study::check_lengths() const {
+  for (std::size_t arm = 0; arm < configs_.size(); ++arm) {
+    const Text& text = texts_[text_of_arm_[arm]];
+    const std::int64_t length = configs_[arm].train.seq_len;
+    if (is_synthetic(text.options) || text.longest % length == 0) continue;
+    throw ValueError(
+        fmt::format("[arm '{}'] train.seq_len: expected a divisor of the longest on its corpus, {}, got {}",
+                    list_.arms[arm].name, text.longest, length));
+  }
+}
+
+void Study::choose_null_arms() {
+  const auto same_kind = [&](std::size_t a, std::size_t b) {
+    return text_of_arm_[a] == text_of_arm_[b] && configs_[a].train.seq_len == configs_[b].train.seq_len;
+  };
+  for (std::size_t arm = 0; arm < configs_.size(); ++arm) {
+    if (!has_controller(configs_[arm]) || !list_.arms[arm].exhibit.empty()) continue;
+    const auto found = std::find_if(null_arms_.begin(), null_arms_.end(),
+                                    [&](std::size_t other) { return same_kind(arm, other); });
+    if (found == null_arms_.end()) {
+      null_arms_.push_back(arm);
+    } else if (is_bayesian(configs_[arm]) && !is_bayesian(configs_[*found])) {
+      *found = arm;
+    }
+  }
+}
+
+bool Study::is_null_arm(std::size_t arm) const {
+  return std::find(null_arms_.begin(), null_arms_.end(), arm) != null_arms_.end();
+}
+
 // Languages and pools that do not exist or do not fit each other are found before anything is written.
-void Study::check_sources(const StudyData& data) const {
-  for (meta::Config config : configs_) {
+void Study::check_sources(std::size_t text, const StudyData& data) const {
+  for (std::size_t arm = 0; arm < configs_.size(); ++arm) {
+    if (text_of_arm_[arm] != text) continue;
+    meta::Config config = configs_[arm];
     config.data.corpus = data.corpus;
     make_run_source(config)->evaluation(config.train.seq_len, 0, 1);
   }
@@ -290,13 +357,15 @@ std::vector<double> Study::rates(std::size_t arm) const {
 
 StudyRun Study::make_run(std::size_t arm, double learning_rate, std::int64_t seed) const {
   StudyRun run;
-  run.name = fmt::format("{}-lr{}-seed{}", list_.arms[arm].method, learning_rate, seed);
+  run.arm = arm;
+  run.name = fmt::format("{}-lr{}-seed{}", list_.arms[arm].name, learning_rate, seed);
   run.directory = (fs::path(options_.directory) / "runs" / run.name).string();
   run.config = configs_[arm];
   meta::set_field(run.config, "train.lr", fmt::format("{}", learning_rate));
   run.config.train.seed = seed;
-  run.config.data.corpus = data_.corpus;
-  run.config.data.valid = data_.valid;
+  const StudyData& data = texts_[text_of_arm_[arm]].data;
+  run.config.data.corpus = data.corpus;
+  run.config.data.valid = data.valid;
   meta::resolve(run.config);
   return run;
 }
@@ -327,7 +396,7 @@ std::vector<Study::Task> Study::seed_tasks() const {
       const StudyRun run = make_run(arm, rates(arm)[*best], seed);
       const bool trained = seed == 1 && grid_[arm].size() > 1;
       tasks.push_back(
-          {run, true, null_arm_ == arm, training_tokens(run.config) * (weight_of_test + (trained ? 0 : 1))});
+          {run, true, is_null_arm(arm), training_tokens(run.config) * (weight_of_test + (trained ? 0 : 1))});
     }
   }
   return tasks;
@@ -368,17 +437,46 @@ std::vector<StudyRun> Study::chosen_runs(std::size_t arm) const {
   return runs;
 }
 
+// Of the longest of the runs on the same file, so that all predict the same bytes.
+std::int64_t Study::test_window_bytes(const StudyRun& run) const {
+  const Text& text = texts_[text_of_arm_[run.arm]];
+  return is_synthetic(text.options) ? run.config.train.seq_len : text.longest;
+}
+
 std::int64_t Study::test_windows(const StudyRun& run) const {
   if (options_.windows > 0) return options_.windows;
   const std::int64_t bytes = options_.arms.quick ? quick_test_bytes : test_bytes;
-  return std::max<std::int64_t>(1, bytes / run.config.train.seq_len);
+  return std::max<std::int64_t>(1, bytes / test_window_bytes(run));
 }
 
-// As `dirigo eval` would call it, so that its files are the same.
+meta::EvaluationText Study::test_text(const DataSource& source, const StudyRun& run) const {
+  const std::int64_t length = run.config.train.seq_len, windows = test_windows(run);
+  if (is_synthetic(texts_[text_of_arm_[run.arm]].options))
+    return evaluation_text(source, source.evaluation(length, 0, windows));
+  return aligned_text(source, align_windows(source, test_window_bytes(run), windows), length);
+}
+
+// As `dirigo eval` would call it where windows are not cut, so that its files are the same.
 std::string Study::test_flags(const StudyRun& run, std::optional<meta::ExpertKind> expert) const {
   const std::string forced = expert ? fmt::format("--expert {} ", meta::expert_name(*expert)) : "";
-  return fmt::format("{}--corpus {} --windows {}", forced, fs::path(data_.test).filename().string(),
-                     test_windows(run));
+  const std::string text = fs::path(texts_[text_of_arm_[run.arm]].data.test).filename().string();
+  const std::int64_t bytes = test_window_bytes(run);
+  const std::string cut = bytes == run.config.train.seq_len ? "" : fmt::format(" ({} bytes each)", bytes);
+  return fmt::format("{}--corpus {} --windows {}{}", forced, text, test_windows(run), cut);
+}
+
+std::string Study::evaluation_file(const StudyRun& run, meta::RoutingMode mode) const {
+  return file_of(run, evaluation_file_name(mode, test_flags(run, {})));
+}
+
+std::string Study::probe_file(const StudyRun& run, const StudyProbe& probe) const {
+  return file_of(run, result_file_name(std::string(probe.prefix), test_flags(run, {})));
+}
+
+const StudyProbe* Study::missing_probe(const StudyRun& run) const {
+  if (probe_ == nullptr || !probe_->applies(run.config) || fs::exists(probe_file(run, *probe_)))
+    return nullptr;
+  return fs::exists(file_of(run, "failed.json")) ? nullptr : probe_;
 }
 
 std::vector<Study::Evaluation> Study::missing_evaluations(const StudyRun& run, bool with_null) const {
@@ -396,24 +494,28 @@ std::vector<Study::Evaluation> Study::missing_evaluations(const StudyRun& run, b
 bool Study::evaluate_on_test(const Context& context, const StudyRun& run, bool with_null,
                              const std::function<bool(double)>& progress) const {
   const std::vector<Evaluation> missing = missing_evaluations(run, with_null);
-  if (missing.empty()) return false;
+  const StudyProbe* probe = missing_probe(run);
+  if (missing.empty() && probe == nullptr) return false;
   const meta::LoadedRun loaded = meta::load_run(context, run.directory);
-  const OpenedText text = open_evaluation_text(loaded.description, data_.test);
-  const auto windows =
-      evaluation_text(*text.source, text.source->evaluation(run.config.train.seq_len, 0, test_windows(run)));
+  const OpenedText text = open_evaluation_text(loaded.description, texts_[text_of_arm_[run.arm]].data.test);
+  const meta::EvaluationText windows = test_text(*text.source, run);
+  const auto parts = static_cast<double>(missing.size() + (probe != nullptr ? 1 : 0));
   for (std::size_t i = 0; i < missing.size(); ++i) {
     meta::EvaluationOptions options;
     options.routing = missing[i].routing;
     options.deltas = options.routing == meta::RoutingMode::soft && has_controller(run.config);
     if (missing[i].null_router) options.forced_expert = null_expert(*loaded.model);
-    options.progress = [&](double fraction) {
-      return progress((static_cast<double>(i) + fraction) / static_cast<double>(missing.size()));
-    };
+    options.progress = [&](double fraction) { return progress((static_cast<double>(i) + fraction) / parts); };
     const meta::Evaluation evaluation = meta::evaluate(context, *loaded.model, windows, options);
     const std::string flags = test_flags(run, options.forced_expert);
     meta::write_file_atomically(file_of(run, evaluation_file_name(options.routing, flags)),
                                 evaluation_json(evaluation, run.directory, text.label, flags));
   }
+  if (probe == nullptr) return true;
+  const std::string measured = probe->measure(context, *loaded.model, windows, [&](double fraction) {
+    return progress((parts - 1 + fraction) / parts);
+  });
+  meta::write_file_atomically(probe_file(run, *probe), measured);
   return true;
 }
 

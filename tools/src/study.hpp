@@ -1,8 +1,9 @@
 // A study: many runs in one directory, trained side by side, that can be interrupted at any moment.
 //
 //   DIR/arms.json    the arms, in the form of --arms          DIR/study.json, DIR/report.html   the results
-//   DIR/data/        training, development and test text      DIR/runs/METHOD-lrX-seedN/        ordinary runs
+//   DIR/data/        training, development and test text      DIR/runs/NAME-lrX-seedN/          ordinary runs
 //
+// Arms may have texts of their own. Runs on one file that differ in length are tested on the same bytes.
 // Every arm is trained with every learning rate of its grid, seed 1. The rate with the lowest development NLL
 // (hard routing) is then trained with all seeds, and only those runs are evaluated on the test text. What the
 // directory holds already is not done again.
@@ -13,9 +14,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "data_source.hpp"
 #include "report.hpp"
 #include "study_arms.hpp"
 #include "study_data.hpp"
@@ -33,6 +36,17 @@ struct StudyOptions {
 struct StudyRun {
   std::string name, directory;
   meta::Config config;
+  std::size_t arm = 0;
+};
+
+// What a study measures of a trained run on the test text beyond its evaluations. The result is kept in the
+// run's directory as PREFIX-*.json.
+struct StudyProbe {
+  std::string_view prefix;
+  bool (*applies)(const meta::Config& config) = nullptr;
+  // As JSON. `progress` gets the share that is done; where it returns false, throws meta::Interrupted.
+  std::string (*measure)(const Context& context, meta::LanguageModel& model, const meta::EvaluationText& text,
+                         const std::function<bool(double)>& progress) = nullptr;
 };
 
 // What a finished run has shown.
@@ -58,7 +72,8 @@ class DirectoryLock;
 class Study {
  public:
   // Checks what can be checked before the work begins: arms and texts, before anything is written, and the
-  // runs that the directory holds. Throws ValueError or IoError.
+  // runs that the directory holds. `data` is for arms without a text of their own. Throws ValueError or
+  // IoError.
   Study(StudyList list, StudyOptions options, const StudyDataOptions& data);
   ~Study();
 
@@ -67,7 +82,6 @@ class Study {
   bool work(const StudyObserver& observer) const;
 
   const StudyList& list() const { return list_; }
-  const StudyData& data() const { return data_; }
   std::int64_t seeds() const { return seeds_; }
   std::int64_t run_count() const;  // trainings in all
   int workers() const { return workers_; }
@@ -78,8 +92,15 @@ class Study {
   std::optional<std::size_t> best_of_grid(std::size_t arm) const;
   std::vector<StudyRun> chosen_runs(std::size_t arm) const;
   StudyRunResult result(const StudyRun& run) const;
-  // The arm whose runs show what the null router does: the first with a controller, a Bayesian one if any.
-  std::optional<std::size_t> null_arm() const { return null_arm_; }
+  const meta::Config& config(std::size_t arm) const { return configs_[arm]; }  // before rate and seed
+  // What the arm's runs train on, as the user said it.
+  const std::string& corpus(std::size_t arm) const { return texts_[text_of_arm_[arm]].options.corpus; }
+  // The arms whose runs show what the null router does, one for every corpus and length: the first with a
+  // controller, a Bayesian one if any.
+  const std::vector<std::size_t>& null_arms() const { return null_arms_; }
+  // Files in the run's directory about the test text; they exist once the work is done.
+  std::string evaluation_file(const StudyRun& run, meta::RoutingMode mode) const;
+  std::string probe_file(const StudyRun& run, const StudyProbe& probe) const;
 
  private:
   struct Task;
@@ -88,14 +109,26 @@ class Study {
     meta::RoutingMode routing;
     bool null_router;  // every token to the prior's expert
   };
+  struct Text {
+    StudyDataOptions options;
+    std::int64_t longest = 1;  // of its arms' lengths
+    StudyData data = {};
+  };
+  void add_arm(std::size_t arm, const StudyDataOptions& common);
+  void check_lengths() const;
+  void choose_null_arms();
+  bool is_null_arm(std::size_t arm) const;
+  const StudyProbe* missing_probe(const StudyRun& run) const;
   StudyRun make_run(std::size_t arm, double learning_rate, std::int64_t seed) const;
   std::vector<double> rates(std::size_t arm) const;
   void check_directory() const;
   std::vector<Task> grid_tasks() const;
   std::vector<Task> seed_tasks() const;
   double total_weight() const;
-  void check_sources(const StudyData& data) const;
+  void check_sources(std::size_t text, const StudyData& data) const;
+  meta::EvaluationText test_text(const DataSource& source, const StudyRun& run) const;
   std::string test_flags(const StudyRun& run, std::optional<meta::ExpertKind> expert) const;
+  std::int64_t test_window_bytes(const StudyRun& run) const;
   std::int64_t test_windows(const StudyRun& run) const;
   std::vector<Evaluation> missing_evaluations(const StudyRun& run, bool with_null) const;
   // Whether there was something to evaluate.
@@ -104,10 +137,12 @@ class Study {
 
   StudyList list_;
   StudyOptions options_;
-  StudyData data_;
+  const StudyProbe* probe_ = nullptr;  // of the built-in study with this name
+  std::vector<Text> texts_;
+  std::vector<std::size_t> text_of_arm_;
   std::int64_t seeds_ = 1;
   int workers_ = 1;
-  std::optional<std::size_t> null_arm_;
+  std::vector<std::size_t> null_arms_;
   std::vector<meta::Config> configs_;  // by arm; corpus, rate and seed not yet set
   std::vector<std::vector<StudyRun>> grid_;
   std::unique_ptr<DirectoryLock> lock_;

@@ -16,106 +16,18 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t quick_steps = 150;
-const Settings quick_settings{{"model.d_model", "32"},    {"model.layers", "2"},   {"model.heads", "2"},
-                              {"router.hidden", "16"},    {"train.seq_len", "64"}, {"model.max_len", "64"},
-                              {"attention.window", "16"}, {"train.batch", "8"}};
+constexpr std::int64_t quick_steps = 150, quick_tokens = 512;  // of a step
+constexpr std::int64_t quick_eval_every = 30;                  // evaluations read more than the training
+constexpr std::int64_t quick_shortest = 64, quick_longest = 256;
+const Settings quick_settings{{"model.d_model", "32"},
+                              {"model.layers", "2"},
+                              {"model.heads", "2"},
+                              {"router.hidden", "16"},
+                              {"attention.window", "16"}};
 
 // Set by the study itself, for all arms alike.
 const std::array<std::string_view, 4> study_keys{"data.corpus", "data.valid", "data.train_bytes",
                                                  "train.seed"};
-
-Settings join(Settings first, const Settings& second) {
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
-}
-
-StudyArm static_arm(const std::string& expert) {
-  return {"static_" + expert,
-          "static " + expert,
-          "paper-prior-free",
-          {{"router.kind", "static"}, {"router.expert", expert}},
-          {}};
-}
-
-// The paper's ablation and honest baselines, at the paper's budget and with one grid for all.
-StudyList table3() {
-  const std::string base = "paper-prior-free";
-  const Settings softmax{{"router.kind", "softmax"}};
-  // The budget of `paper`; the rest of the recipe is `tiny`.
-  const Settings budget{{"train.seq_len", "64"}, {"train.steps", "2000"}, {"router.warmup", "400"}};
-  StudyList list{"table3", 5, {}};
-  list.arms = {
-      {"bayesian", "Bayesian (paper)", "paper", {}, {}},
-      {"prior_free", "prior-free (paper)", base, {}, {}},
-      {"softmax", "softmax router", base, softmax, {}},
-      {"softmax_cost",
-       "softmax router, cost penalty 0.1",
-       base,
-       join(softmax, {{"objective.cost_lambda", "0.1"}}),
-       {}},
-      {"load_balance",
-       "softmax router, load balancing 0.01",
-       base,
-       join(softmax, {{"objective.load_balance", "0.01"}}),
-       {}},
-      {"gumbel_st",
-       "Gumbel straight-through",
-       base,
-       {{"router.kind", "gumbel"}, {"train.straight_through", "1"}},
-       {}},
-      static_arm("full"),
-      static_arm("linear"),
-      static_arm("local"),
-      {"prior_mixture", "static mixture at the prior mean", base, {{"router.kind", "prior_mixture"}}, {}},
-      {"ours", "ours (tiny)", "tiny", budget, {}},
-      {"ours_static_full",
-       "ours, static full",
-       "tiny",
-       join(budget, {{"router.kind", "static"}, {"router.expert", "full"}}),
-       {}},
-      {"ours_static_local",
-       "ours, static local",
-       "tiny",
-       join(budget, {{"router.kind", "static"}, {"router.expert", "local"}}),
-       {}}};
-  for (StudyArm& arm : list.arms) arm.learning_rates = {0.0005, 0.001, 0.002};
-  return list;
-}
-
-// Where the posterior falls onto its prior: w_kl x posterior x schedule, at the paper's setting.
-StudyList collapse() {
-  struct Schedule {
-    const char* name;
-    Settings set;
-  };
-  const std::vector<Schedule> schedules{
-      {"constant", {}},
-      {"warmup", {{"objective.w_kl_schedule", "linear"}, {"objective.w_kl_warmup", "1000"}}},
-      {"cyclical", {{"objective.w_kl_schedule", "cyclical"}}},
-      {"freebits", {{"objective.free_bits", "0.5"}}}};
-  StudyList list{"collapse", 1, {static_arm("full"), static_arm("linear"), static_arm("local")}};
-  for (const std::string posterior : {"additive", "free"}) {
-    for (const std::string w_kl : {"0", "0.0003", "0.001", "0.003", "0.01", "0.1", "1"}) {
-      for (const Schedule& schedule : schedules) {
-        if (w_kl == "0" && !schedule.set.empty()) continue;  // nothing to schedule
-        const Settings set{{"objective.w_kl", w_kl}, {"router.posterior", posterior}};
-        list.arms.push_back({fmt::format("{}_wkl{}_{}", posterior, w_kl, schedule.name),
-                             fmt::format("{}, w_kl {}, {}", posterior, w_kl, schedule.name),
-                             "paper",
-                             join(set, schedule.set),
-                             {}});
-      }
-    }
-  }
-  return list;
-}
-
-struct NamedStudy {
-  std::string_view name;
-  StudyList (*make)();
-};
-constexpr NamedStudy studies[] = {{"table3", table3}, {"collapse", collapse}};
 
 // Reads one object of an arms file; every message names the file and the arm.
 class ArmsReader {
@@ -191,23 +103,31 @@ class ArmsReader {
 
 StudyArm parse_arm(const Json& json, const std::string& where, const ArmsReader& common) {
   const ArmsReader reader(json, where);
-  reader.only({"method", "label", "preset", "set", "learning_rates"});
+  reader.only({"method", "name", "label", "preset", "set", "learning_rates", "corpus", "valid", "train_bytes",
+               "exhibit"});
   StudyArm arm;
   arm.method = reader.name("method", "");
+  arm.name = reader.name("name", arm.method);
   arm.label = reader.text("label", arm.method);
   arm.preset = reader.text("preset", common.text("preset", "paper"));
   arm.set = join(common.settings(), reader.settings());
   arm.learning_rates = reader.rates(common.rates({}));
+  // A text of the arm's own is the arm's alone: nothing of the common one applies to it.
+  const ArmsReader& text = json.contains("corpus") ? reader : common;
+  arm.data = {text.text("corpus", ""), text.text("valid", ""), text.count("train_bytes", 0)};
+  arm.exhibit = reader.text("exhibit", "");
+  if (arm.data.corpus.empty() && (!arm.data.valid.empty() || arm.data.train_bytes > 0))
+    reader.fail("corpus", "one for valid and train_bytes", "none");
   if (arm.method == "null_router") reader.fail("method", "a name of your own", "null_router, which is added");
   return arm;
 }
 
-void check_methods(const StudyList& list, const ArmsReader& reader) {
-  std::vector<std::string> methods;
+void check_names(const StudyList& list, const ArmsReader& reader) {
+  std::vector<std::string> names;
   for (const StudyArm& arm : list.arms) {
-    if (std::find(methods.begin(), methods.end(), arm.method) != methods.end())
-      reader.fail("method", "each name once", "'" + arm.method + "' twice");
-    methods.push_back(arm.method);
+    if (std::find(names.begin(), names.end(), arm.name) != names.end())
+      reader.fail("name (or method)", "each once", "'" + arm.name + "' twice");
+    names.push_back(arm.name);
   }
 }
 
@@ -221,12 +141,20 @@ void set_steps(meta::Config& config, std::int64_t steps) {
   config.train.steps = steps;
 }
 
+// A quarter of the length, in bounds: what differs in length still does.
+void shrink(meta::Config& config) {
+  config.train.seq_len = std::clamp(config.train.seq_len / 4, quick_shortest, quick_longest);
+  config.train.batch = quick_tokens / config.train.seq_len;
+  config.model.max_len = config.train.seq_len;
+}
+
 void apply(meta::Config& config, const Settings& settings) {
   for (const auto& [key, value] : settings) {
     if (std::find(study_keys.begin(), study_keys.end(), key) != study_keys.end()) {
-      throw ValueError(fmt::format(
-          "[config] {}: expected none (--corpus, --valid, --train-bytes and --seeds set it), got {}", key,
-          value));
+      throw ValueError(
+          fmt::format("[config] {}: expected none (--corpus, --valid, --train-bytes and --seeds, or the "
+                      "arm's own keys, set it), got {}",
+                      key, value));
     }
     meta::set_field(config, key, value);
   }
@@ -234,24 +162,16 @@ void apply(meta::Config& config, const Settings& settings) {
 
 }  // namespace
 
-std::vector<std::string> study_names() {
-  std::vector<std::string> names;
-  for (const NamedStudy& study : studies) names.emplace_back(study.name);
-  return names;
-}
-
-StudyList built_in_study(std::string_view name) {
-  for (const NamedStudy& study : studies) {
-    if (study.name == name) return study.make();
-  }
-  throw ValueError(fmt::format("[study] NAME: expected one of {} (or --arms FILE), got '{}'{}",
-                               fmt::join(study_names(), ", "), name, did_you_mean(name, study_names())));
+Settings join(Settings first, const Settings& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
 }
 
 StudyList parse_arms(std::string_view text, const std::string& where) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, false);
   const ArmsReader reader(json, where);
-  reader.only({"format_version", "name", "seeds", "preset", "set", "learning_rates", "arms"});
+  reader.only({"format_version", "name", "seeds", "preset", "set", "learning_rates", "corpus", "valid",
+               "train_bytes", "arms"});
   if (!json.contains("format_version") || json["format_version"] != 1) {
     reader.fail("format_version", "1",
                 json.contains("format_version") ? json["format_version"].dump() : "none");
@@ -259,7 +179,7 @@ StudyList parse_arms(std::string_view text, const std::string& where) {
   StudyList list{reader.text("name", "arms"), reader.count("seeds", 1), {}};
   for (const Json& arm : reader.list("arms"))
     list.arms.push_back(parse_arm(arm, fmt::format("{} arm {}", where, list.arms.size() + 1), reader));
-  check_methods(list, reader);
+  check_names(list, reader);
   return list;
 }
 
@@ -272,11 +192,13 @@ std::string arms_json(const StudyList& list) {
   for (const StudyArm& arm : list.arms) {
     Json set = Json::object();
     for (const auto& [key, value] : arm.set) set[key] = value;
-    json["arms"].push_back({{"method", arm.method},
-                            {"label", arm.label},
-                            {"preset", arm.preset},
-                            {"set", set},
-                            {"learning_rates", arm.learning_rates}});
+    Json item{{"method", arm.method}, {"name", arm.name}, {"label", arm.label},
+              {"preset", arm.preset}, {"set", set},       {"learning_rates", arm.learning_rates}};
+    if (!arm.data.corpus.empty()) item["corpus"] = arm.data.corpus;
+    if (!arm.data.valid.empty()) item["valid"] = arm.data.valid;
+    if (arm.data.train_bytes > 0) item["train_bytes"] = arm.data.train_bytes;
+    if (!arm.exhibit.empty()) item["exhibit"] = arm.exhibit;
+    json["arms"].push_back(std::move(item));
   }
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -286,14 +208,19 @@ meta::Config arm_config(const StudyArm& arm, const ArmOptions& options) {
     meta::Config config = meta::preset(arm.preset);
     apply(config, arm.set);
     apply(config, options.set);
-    if (options.quick) apply(config, quick_settings);
+    if (options.quick) {
+      apply(config, quick_settings);
+      shrink(config);
+    }
     if (options.quick || options.steps > 0)
       set_steps(config, options.steps > 0 ? options.steps : quick_steps);
+    if (options.quick && config.train.eval_every > 0)
+      config.train.eval_every = std::max(config.train.eval_every, quick_eval_every);
     meta::resolve(config);
     return config;
   } catch (const ValueError& error) {
     const std::string message = error.what();  // "[config] KEY: ..."
-    throw ValueError(fmt::format("[arm '{}'{}", arm.method, message.substr(message.find(']'))));
+    throw ValueError(fmt::format("[arm '{}'{}", arm.name, message.substr(message.find(']'))));
   }
 }
 

@@ -1,4 +1,4 @@
-// What a study compares: a list of arms, built in or read from a file (docs/file-formats.md).
+// What a study compares: a list of arms, built in (studies/) or read from a file (docs/file-formats.md).
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,23 @@
 #include <vector>
 
 #include "dirigo/meta_attention/config.hpp"
+#include "study_data.hpp"
 
 namespace dirigo::tools {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;  // as --set KEY=VALUE, in order
 
+Settings join(Settings first, const Settings& second);
+
 struct StudyArm {
-  std::string method;  // names its row and its runs
+  std::string method;  // what is compared: other arms may do the same on another text or length
   std::string label;   // for people
   std::string preset;
   Settings set;
   std::vector<double> learning_rates;  // the grid; empty: the configuration's own rate alone
+  std::string name = {};               // the arm's own; names its runs
+  StudyDataOptions data = {};          // a text of its own; no corpus: that of the study
+  std::string exhibit = {};            // why it is shown but in no ranking; empty: it is not an exhibit
 };
 
 struct StudyList {
@@ -26,10 +32,6 @@ struct StudyList {
   std::int64_t seeds = 1;  // unless --seeds says otherwise
   std::vector<StudyArm> arms;
 };
-
-std::vector<std::string> study_names();
-// Throws ValueError naming the studies that exist.
-StudyList built_in_study(std::string_view name);
 
 // Throws ValueError naming `where` and the arm for content that is not such a list.
 StudyList parse_arms(std::string_view json, const std::string& where);

@@ -20,6 +20,8 @@ struct StudyDataOptions {
   std::string corpus;  // SPEC
   std::string valid;   // a separate test text; files only
   std::int64_t train_bytes = 0;
+
+  bool operator==(const StudyDataOptions&) const = default;
 };
 
 struct StudyData {

@@ -113,16 +113,29 @@ void add_modes(StudyRow& row, const std::vector<StudyRunResult>& results) {
   }
 }
 
-StudyRow arm_row(const Study& study, std::size_t arm) {
+// What the arm is, and how its trainings went.
+StudyRow describe_arm(const Study& study, std::size_t arm, const ArmResults& results) {
   const StudyArm& description = study.list().arms[arm];
-  const ArmResults results = arm_results(study, arm);
+  const meta::TrainConfig& train = study.config(arm).train;
   StudyRow row;
+  row.arm = description.name;
   row.method = description.method;
   row.label = description.label;
   row.preset = description.preset;
+  row.corpus = study.corpus(arm);
+  row.exhibit = description.exhibit;
+  row.seq_len = train.seq_len;
+  row.batch = train.batch;
+  row.steps = train.steps;
   row.seeds = static_cast<std::int64_t>(results.good.size());
   row.failed = results.failed;
   row.runs = results.names;
+  return row;
+}
+
+StudyRow arm_row(const Study& study, std::size_t arm) {
+  const ArmResults results = arm_results(study, arm);
+  StudyRow row = describe_arm(study, arm, results);
   for (const StudyRun& run : study.grid(arm)) {
     const StudyRunResult result = study.result(run);
     row.grid.push_back(
@@ -140,17 +153,12 @@ StudyRow arm_row(const Study& study, std::size_t arm) {
 
 // What the runs of one arm lose when a controller that emits the prior takes the place of theirs: soft by the
 // prior's mean, hard by its expert.
-StudyRow null_row(const Study& study) {
-  StudyRow row;
-  row.method = "null_router";
-  row.label = "null router";
-  if (!study.null_arm()) return row;
-  const std::size_t arm = *study.null_arm();
-  row.label += " (in " + study.list().arms[arm].method + ")";
+StudyRow null_row(const Study& study, std::size_t arm) {
   const ArmResults results = arm_results(study, arm);
-  row.seeds = static_cast<std::int64_t>(results.good.size());
-  row.failed = results.failed;
-  row.runs = results.names;
+  StudyRow row = describe_arm(study, arm, results);
+  row.method = "null_router";
+  row.label = "null router (in " + row.arm + ")";
+  row.preset.clear();
   if (results.good.empty()) return row;
   std::vector<double> soft;
   for (const ResultRow& evaluation : evaluations_of(results.good, &StudyRunResult::soft))
@@ -160,6 +168,14 @@ StudyRow null_row(const Study& study) {
   mode.nll = mean_estimate(soft);
   row.modes = {mode, mode_of("hard", evaluations_of(results.good, &StudyRunResult::null_hard))};
   row.routing = results.good.front().hard->null_router;
+  return row;
+}
+
+// A list without a controller still has the row that others look for.
+StudyRow null_router_of_nothing() {
+  StudyRow row;
+  row.method = "null_router";
+  row.label = "null router";
   return row;
 }
 
@@ -191,13 +207,22 @@ Json routing_json(const ResultRow::Routing& r) {
           {"mi_token_expert", optional(r.mi_token_expert)}};
 }
 
-Json row_json(const StudyRow& row, const StudyResults& results) {
+Json text_or_null(const std::string& text) {
+  return text.empty() ? Json(nullptr) : Json(text);
+}
+
+Json row_json(const StudyRow& row) {
   const StudyRow::Mode* hard = row.mode("hard");
   Json json;
+  json["arm"] = row.arm;
   json["method"] = row.method;
   json["label"] = row.label;
-  json["preset"] = row.preset.empty() ? Json(nullptr) : Json(row.preset);
-  json["corpus"] = results.corpus;
+  json["preset"] = text_or_null(row.preset);
+  json["corpus"] = row.corpus;
+  json["seq_len"] = row.seq_len;
+  json["batch"] = row.batch;
+  json["steps"] = row.steps;
+  json["exhibit"] = text_or_null(row.exhibit);
   json["seeds"] = row.seeds;
   json["failed"] = row.failed;
   json["learning_rate"] = optional(row.learning_rate);
@@ -262,10 +287,24 @@ constexpr Column columns[] = {
     {"train s", "Seconds of a training, on one thread beside the other runs."},
 };
 
-std::vector<std::string> cells(const StudyRow& row, const char* sign) {
+// The label, with corpus and length where the study has several: such rows are not to be compared.
+std::string full_label(const StudyRow& row, const StudyResults& results) {
+  const StudyRow& first = results.rows.front();
+  const auto differ = [&](auto member) {
+    return std::any_of(results.rows.begin(), results.rows.end(),
+                       [&](const StudyRow& other) { return other.*member != first.*member; });
+  };
+  std::string label = row.label;
+  if (differ(&StudyRow::corpus)) label += ", " + row.corpus;
+  if (differ(&StudyRow::seq_len)) label += fmt::format(", T={}", row.seq_len);
+  if (!row.exhibit.empty()) label += " [exhibit: " + row.exhibit + "]";
+  return label;
+}
+
+std::vector<std::string> cells(const StudyRow& row, const StudyResults& results, const char* sign) {
   const StudyRow::Mode* hard = row.mode("hard");
   const ResultRow::Routing routing = row.routing.value_or(ResultRow::Routing{});
-  return {row.label,
+  return {full_label(row, results),
           row.failed > 0 ? fmt::format("{} +{}", row.seeds, row.failed) : fmt::format("{}", row.seeds),
           row.learning_rate ? fmt::format("{}", *row.learning_rate) : "-",
           estimate(hard, sign),
@@ -296,7 +335,7 @@ std::string grid_html(const StudyResults& results) {
       points += fmt::format("{}{}{}: {}{}", points.empty() ? "" : " &middot; ", best ? "<b>" : "",
                             point.learning_rate, nll, best ? "</b>" : "");
     }
-    html += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", escape_html(row.label), points);
+    html += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", escape_html(full_label(row, results)), points);
   }
   return html + "</tbody></table></div>\n";
 }
@@ -309,11 +348,14 @@ const StudyRow::Mode* StudyRow::mode(const std::string& name) const {
   return found == modes.end() ? nullptr : &*found;
 }
 
-StudyResults study_results(const Study& study, const std::string& corpus) {
-  StudyResults results{study.list().name, corpus, study.seeds(), {}};
+StudyResults study_results(const Study& study, const std::string& corpus, const SectionOptions& options) {
+  StudyResults results{study.list().name, corpus, study.seeds(), {}, {}};
   for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm)
     results.rows.push_back(arm_row(study, arm));
-  results.rows.push_back(null_row(study));
+  for (const std::size_t arm : study.null_arms()) results.rows.push_back(null_row(study, arm));
+  if (study.null_arms().empty()) results.rows.push_back(null_router_of_nothing());
+  if (const StudyKind* kind = find_study(study.list().name))
+    results.sections = kind->sections(study, options);
   return results;
 }
 
@@ -321,10 +363,12 @@ std::string study_json(const StudyResults& results) {
   Json json;
   json["format_version"] = 1;
   json["study"] = results.study;
-  json["corpus"] = results.corpus;
+  json["corpus"] = text_or_null(results.corpus);
   json["seeds"] = results.seeds;
   json["rows"] = Json::array();
-  for (const StudyRow& row : results.rows) json["rows"].push_back(row_json(row, results));
+  for (const StudyRow& row : results.rows) json["rows"].push_back(row_json(row));
+  json["tables"] = results.sections.tables;
+  json["curves"] = results.sections.curves;
   // A label or a path need not be UTF-8.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -333,7 +377,7 @@ std::string study_table(const StudyResults& results) {
   std::vector<std::string> header;
   for (const Column& column : columns) header.emplace_back(column.title);
   Table table(header);
-  for (const StudyRow& row : results.rows) table.add(cells(row, "+-"));
+  for (const StudyRow& row : results.rows) table.add(cells(row, results, "+-"));
   return table.text();
 }
 
@@ -348,7 +392,7 @@ std::string study_html(const StudyResults& results) {
   html += "</tr></thead><tbody>\n";
   for (const StudyRow& row : results.rows) {
     html += row.method == "null_router" ? "<tr class=\"null\">" : "<tr>";
-    for (const std::string& cell : cells(row, "\xC2\xB1"))
+    for (const std::string& cell : cells(row, results, "\xC2\xB1"))
       html += fmt::format("<td>{}</td>", escape_html(cell));
     html += "</tr>\n";
   }

@@ -6,13 +6,15 @@
 #include <vector>
 
 #include "statistics.hpp"
+#include "studies/studies.hpp"
 #include "study.hpp"
 
 namespace dirigo::tools {
 
 // One arm over its seeds, or the null router. Numbers without an interval are means over the seeds.
 struct StudyRow {
-  std::string method, label, preset;
+  std::string arm, method, label, preset, corpus, exhibit;
+  std::int64_t seq_len = 0, batch = 0, steps = 0;
   std::int64_t seeds = 0, failed = 0;  // runs with a result, and runs without
   std::optional<double> learning_rate;
   struct Mode {
@@ -35,13 +37,14 @@ struct StudyRow {
 };
 
 struct StudyResults {
-  std::string study, corpus;
+  std::string study, corpus;  // that of arms without their own; may be empty
   std::int64_t seeds = 0;
-  std::vector<StudyRow> rows;  // the arms in order, then the null router
+  std::vector<StudyRow> rows;  // the arms in order, then a null router for every corpus and length
+  StudySections sections;      // of a built-in study
 };
 
 // Of a study whose work is done.
-StudyResults study_results(const Study& study, const std::string& corpus);
+StudyResults study_results(const Study& study, const std::string& corpus, const SectionOptions& options = {});
 
 std::string study_json(const StudyResults& results);
 std::string study_table(const StudyResults& results);

@@ -98,7 +98,8 @@ std::optional<PeriodicEvaluation> Trainer::evaluate_if_due() {
     save_weights(run_, "best.safetensors", model_);
     state_.best_valid_nll = nll;
   }
-  return PeriodicEvaluation{nll, std::move(evaluation.layers), evaluation.deltas};
+  return PeriodicEvaluation{nll, std::move(evaluation.layers), evaluation.deltas,
+                            std::move(evaluation.by_need)};
 }
 
 std::string Trainer::event_of(const StepReport& report) const {
