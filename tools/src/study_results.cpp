@@ -282,25 +282,6 @@ std::vector<std::string> cells(const StudyRow& row, const char* sign) {
           number(row.train_s, 1)};
 }
 
-std::string grid_html(const StudyResults& results) {
-  std::string html =
-      "<h3>Learning rates</h3>\n<p>Development NLL, hard routing, seed 1. The test text is not read "
-      "here.</p>\n<div class=\"scroll\"><table><thead><tr><th>method</th><th>learning rate: NLL</th></tr>"
-      "</thead><tbody>\n";
-  for (const StudyRow& row : results.rows) {
-    if (row.grid.empty()) continue;
-    std::string points;
-    for (const StudyRow::GridPoint& point : row.grid) {
-      const bool best = row.learning_rate == point.learning_rate;
-      const std::string nll = point.development_nll ? number(point.development_nll, 4) : "failed";
-      points += fmt::format("{}{}{}: {}{}", points.empty() ? "" : " &middot; ", best ? "<b>" : "",
-                            point.learning_rate, nll, best ? "</b>" : "");
-    }
-    html += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", escape_html(row.label), points);
-  }
-  return html + "</tbody></table></div>\n";
-}
-
 }  // namespace
 
 const StudyRow::Mode* StudyRow::mode(const std::string& name) const {
@@ -335,25 +316,6 @@ std::string study_table(const StudyResults& results) {
   Table table(header);
   for (const StudyRow& row : results.rows) table.add(cells(row, "+-"));
   return table.text();
-}
-
-std::string study_html(const StudyResults& results) {
-  std::string html = fmt::format(
-      "<section>\n<h2>Study {}: {}</h2>\n<p>Means over seeds with half the width of their 95% interval "
-      "(Student's t), on test text that no choice has read. FLOPs are those that ran.</p>\n<div "
-      "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Study\"><table><thead><tr>",
-      escape_html(results.study), escape_html(results.corpus));
-  for (const Column& column : columns)
-    html += fmt::format("<th title=\"{}\">{}</th>", escape_html(column.meaning), column.title);
-  html += "</tr></thead><tbody>\n";
-  for (const StudyRow& row : results.rows) {
-    html += row.method == "null_router" ? "<tr class=\"null\">" : "<tr>";
-    for (const std::string& cell : cells(row, "\xC2\xB1"))
-      html += fmt::format("<td>{}</td>", escape_html(cell));
-    html += "</tr>\n";
-  }
-  html += "</tbody></table></div>\n" + grid_html(results);
-  return html + "<p>Below: the run with seed 1 of every arm.</p>\n</section>\n";
 }
 
 }  // namespace dirigo::tools
