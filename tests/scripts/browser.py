@@ -17,7 +17,7 @@ class BrowserError(Exception):
 class Browser:
     """`with Browser(program) as browser: page = browser.open(path, 390, 844, dark=True)`"""
 
-    def __init__(self, program, deadline=120):
+    def __init__(self, program, deadline=500):
         self.deadline = time.monotonic() + deadline
         self.profile = tempfile.mkdtemp(prefix="dirigo-browser-")
         self.number = 0

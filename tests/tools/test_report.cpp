@@ -48,6 +48,11 @@ TEST_CASE("report: evaluations are read, damaged ones refused with their name") 
   CHECK(row.overall.fraction_argmax == std::vector<double>{0.5, 0.25, 0.25});
   CHECK(!row.overall.entropy_sampled_pct);
   CHECK(!row.entropy_floor);
+  const auto routing = [](const std::string& options) {
+    return parse_evaluation(R"({"options":")" + options + "\"," + evaluation.substr(1), "e").routing;
+  };
+  CHECK(routing("") == "hard");
+  CHECK(routing("--expert linear --corpus a file --windows 128 --seq-len 64") == "hard --expert linear --seq-len 64");
   const auto damaged = [](const std::string& from, const std::string& to) {
     std::string text = evaluation;
     return text.replace(text.find(from), from.size(), to);
@@ -144,7 +149,7 @@ TEST_CASE("report: one complete file that loads nothing, with the null row") {
   CHECK(count(html, "class=\"null\"") == 2);
   CHECK(holds(html, "1.2500 &plusmn; 0.0100"));
   CHECK(holds(html, "run: hard, training text"));
-  CHECK(holds(html, "fables: soft --windows"));  // evaluated here: there was no eval-*.json
+  CHECK(holds(html, "fables: soft, held-out text"));  // evaluated here: there was no eval-*.json
   CHECK(holds(html, "evidence lower bound (ELBO)"));
   CHECK(holds(html, "next byte needs recall_far"));
   CHECK(holds(html, "\"needs\":[\"\","));

@@ -17,13 +17,15 @@
       {colour: () => variable(`--series-${index % 8}`), dash: dashes[Math.floor(index / 8 + index) % dashes.length]};
 
   const compact = new Intl.NumberFormat('en', {notation: 'compact', maximumSignificantDigits: 3});
+  // Eight colours and eight marks; the ninth series has the first colour, and another mark.
+  const markOf = index => marks[(index + Math.floor(index / 8)) % marks.length];
+
   const digits = value => typeof value !== 'number' ? value :
       value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2) :
       Math.abs(value) >= 1e5 ? compact.format(value) : String(+value.toPrecision(5));
-  // Of a logarithmic axis only 1, 2 and 5 times a power of ten.
-  const tick = axis => function(value) {
-    return axis.scale === 'logarithmic' && !/^[125]/.test(value.toExponential()) ? '' : digits(value);
-  };
+  // Of a long logarithmic axis only 1, 2 and 5 times a power of ten.
+  const tick = axis => (value, index, ticks) =>
+      axis.scale === 'logarithmic' && ticks.length > 8 && !/^[125]/.test(value.toExponential()) ? '' : digits(value);
   const full = (series, point) => {
     const details = [series.detail, point.label].filter(Boolean).join(', ');
     return series.name + (details ? ` (${details})` : '');
@@ -76,10 +78,10 @@
       data: {datasets: spec.series.map((series, s) => {
         const style = styleOf(series, kinds[s]), colour = style.colour();
         return {
-          label: series.name, data: series.points, showLine: series.line, pointStyle: marks[kinds[s] % marks.length],
+          label: series.name, data: series.points, showLine: series.line, pointStyle: series.style === 'bound' ? 'line' : markOf(kinds[s]),
           pointRadius: !series.line ? 5 : series.points.length > 30 || series.style === 'bound' ? 0 : 3, pointHoverRadius: 8,
           pointHitRadius: 8, borderColor: colour, backgroundColor: colour, borderWidth: style.width || 2,
-          borderDash: series.line ? style.dash : [], pointBorderWidth: 1,
+          borderDash: series.line ? style.dash : [], pointBorderWidth: 2,
         };
       })},
       options: {

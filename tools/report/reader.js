@@ -130,7 +130,7 @@
     });
     const shown = i => {
       const byte = data.bytes[i], c = data.text[i];
-      return byte > 0x20 && byte < 0x7f ? `\u201c${c}\u201d` : `byte ${byte}`;
+      return byte === 0x20 ? 'space' : byte > 0x20 && byte < 0x7f ? `\u201c${c}\u201d` : `byte ${byte}`;
     };
     const show = i => {
       if (i < 0 || i >= data.size) return;

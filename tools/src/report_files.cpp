@@ -46,13 +46,26 @@ ResultRow::Need parse_need(const std::string& tag, const Json& json, const std::
   return need;
 }
 
+// The flags of an evaluation without those that the report shows elsewhere: the text, and how much of it.
+std::string shown_options(std::string_view options) {
+  std::string shown;
+  while (!options.empty()) {
+    const std::string_view flag = options.substr(0, options.find(" --", 1));
+    options.remove_prefix(flag.size());
+    if (flag.find("--windows ") != flag.npos || flag.find("--corpus ") != flag.npos) continue;
+    if (flag.front() != ' ') shown += ' ';
+    shown += flag;
+  }
+  return shown;
+}
+
 }  // namespace
 
 ResultRow parse_evaluation(std::string_view content, const std::string& where) {
   const Json json = parse_object(content, where);
   ResultRow row;
   row.routing = text(json, "routing_mode", "soft");
-  if (const std::string options = text(json, "options", ""); !options.empty()) row.routing += " " + options;
+  row.routing += shown_options(text(json, "options", ""));
   row.evaluated_on = text(json, "evaluated_on", "held-out text");
   row.corpus = text(json, "corpus", "");
   row.nll = number(json, "nll", where);
