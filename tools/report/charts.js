@@ -23,9 +23,11 @@
   const digits = value => typeof value !== 'number' ? value :
       value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential(2) :
       Math.abs(value) >= 1e5 ? compact.format(value) : String(+value.toPrecision(5));
-  // Of a long logarithmic axis only 1, 2 and 5 times a power of ten.
-  const tick = axis => (value, index, ticks) =>
-      axis.scale === 'logarithmic' && ticks.length > 8 && !/^[125]/.test(value.toExponential()) ? '' : digits(value);
+  // Of a logarithmic axis 1, 2 and 5 times a power of ten, if there are any.
+  const roundTicks = axis => {
+    const round = axis.ticks.filter(tick => /^[125](\.0*)?e/.test(tick.value.toExponential()));
+    if (round.length > 1) axis.ticks = round;
+  };
   const full = (series, point) => {
     const details = [series.detail, point.label].filter(Boolean).join(', ');
     return series.name + (details ? ` (${details})` : '');
@@ -64,7 +66,8 @@
   const axisOptions = axis => ({
     type: axis.labels ? 'category' : axis.scale, title: {display: true, text: axis.title, color: variable('--soft')},
     ...(axis.labels ? {labels: axis.labels, offset: true} : {}), grid: {color: variable('--rule')},
-    ticks: axis.labels ? {autoSkip: false, color: variable('--soft')} : {maxTicksLimit: 8, maxRotation: 0, color: variable('--soft'), callback: tick(axis)},
+    ticks: axis.labels ? {autoSkip: false, color: variable('--soft')} : {maxTicksLimit: 8, maxRotation: 0, color: variable('--soft'), callback: digits},
+    ...(axis.scale === 'logarithmic' ? {afterBuildTicks: roundTicks} : {}),
   });
 
   function make(canvas, spec) {
