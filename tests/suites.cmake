@@ -114,6 +114,8 @@ if(TARGET dirigo)
                        PASS_REGULAR_EXPRESSION "null router .*Report: ")
 endif()
 
+include(exercises/exercises.cmake)
+
 # Reports in a real browser: made for the purpose, and that of the quick study.
 option(DIRIGO_BROWSER_TEST "Test reports in a headless Chromium" ON)
 if(TARGET dirigo AND DIRIGO_BROWSER_TEST)
@@ -124,9 +126,7 @@ if(TARGET dirigo AND DIRIGO_BROWSER_TEST)
   endif()
   set(check_report ${DIRIGO_PYTHON} ${DIRIGO_CHECKS}/check_report_browser.py --browser ${DIRIGO_CHROMIUM} --charts ${charts})
   add_test(NAME report.browser COMMAND ${check_report} --dirigo $<TARGET_FILE:dirigo>)
-  add_test(NAME report.browser_study COMMAND ${check_report} --report ${quick_study}/report.html)
+  add_test(NAME report.browser_study COMMAND ${check_report} --report ${CMAKE_CURRENT_BINARY_DIR}/quick-study/report.html)
   set_tests_properties(report.browser report.browser_study PROPERTIES TIMEOUT 600)
   set_tests_properties(report.browser_study PROPERTIES FIXTURES_REQUIRED quick_report LABELS long)
 endif()
-
-include(exercises/exercises.cmake)

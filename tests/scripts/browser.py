@@ -111,9 +111,10 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, expression):
-        """Waits, with the page running, until the expression holds."""
+        """Waits, with the page running, until the expression holds: a minute at most."""
+        deadline = min(time.monotonic() + 60, self.browser.deadline)
         while not self.evaluate(expression):
-            if time.monotonic() > self.browser.deadline:
+            if time.monotonic() > deadline:
                 raise BrowserError(f"expected in time: {expression}")
             self.evaluate("new Promise(done => setTimeout(done, 20))")
 

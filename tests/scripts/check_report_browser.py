@@ -51,7 +51,7 @@ def check_layout(page, where):
 
 
 def check_charts(page, where, charts):
-    """Every chart is drawn when one comes to it: enough pixels, of more than one colour."""
+    """Every chart is drawn when one comes to it, all of its series, in their colours."""
     page.evaluate("document.querySelectorAll('details.run').forEach(d => d.open = true)")
     number = page.evaluate("document.querySelectorAll('figure.chart').length")
     check(number > 0, f"{where}: no chart")
@@ -62,13 +62,27 @@ def check_charts(page, where, charts):
                   f"{where}: chart {i}: expected its table in its place")
             continue
         page.until("figure.dataset.drawn === 'true'")
-        colours = page.evaluate("""(() => {
-            const canvas = figure.querySelector('canvas'), seen = new Map();
-            const pixels = new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer);
-            for (const pixel of pixels) if (pixel >>> 24 > 128) seen.set(pixel, (seen.get(pixel) || 0) + 1);
-            return [...seen.values()].filter(count => count > 20).length;
+        faults = page.evaluate("""(() => {
+            const canvas = figure.querySelector('canvas'), context = canvas.getContext('2d'), chart = Chart.getChart(canvas);
+            const area = chart.chartArea, found = [];
+            const pixels = context.getImageData(area.left, area.top, area.width, area.height).data;
+            const probe = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+            let coloured = 0;  // pixels between the axes that have the colour of a series
+            for (const colour of new Set(chart.data.datasets.map(dataset => dataset.borderColor))) {
+                probe.fillStyle = colour;
+                probe.fillRect(0, 0, 1, 1);
+                const [r, g, b] = probe.getImageData(0, 0, 1, 1).data;
+                for (let i = 0; i < pixels.length; i += 4)
+                    coloured += pixels[i] === r && pixels[i + 1] === g && pixels[i + 2] === b && pixels[i + 3] > 128;
+            }
+            if (coloured < 20) found.push(`${coloured} pixels of its series' colours`);
+            figure.spec.series.forEach((series, i) => {
+                const drawn = chart.getDatasetMeta(i).data.length;
+                if (drawn !== series.points.length || !chart.isDatasetVisible(i)) found.push(`${series.name}: ${drawn} points`);
+            });
+            return found;
         })()""")
-        check(colours >= 2, f"{where}: chart {i}: {colours} colours on its canvas")
+        check(not faults, f"{where}: chart {i}: {faults}")
     page.evaluate("scrollTo(0, 0)")
     if not charts:
         return

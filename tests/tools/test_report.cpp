@@ -51,8 +51,11 @@ TEST_CASE("report: evaluations are read, damaged ones refused with their name") 
   const auto routing = [](const std::string& options) {
     return parse_evaluation(R"({"options":")" + options + "\"," + evaluation.substr(1), "e").routing;
   };
+  CHECK(parse_evaluation(R"({"reads_the_future":true,)" + evaluation.substr(1), "e").evaluated_on ==
+        "training text, READS THE FUTURE");
   CHECK(routing("") == "hard");
-  CHECK(routing("--expert linear --corpus a file --windows 128 --seq-len 64") == "hard --expert linear --seq-len 64");
+  CHECK(routing("--expert linear --corpus a file --windows 128 --seq-len 64") ==
+        "hard --expert linear --seq-len 64");
   const auto damaged = [](const std::string& from, const std::string& to) {
     std::string text = evaluation;
     return text.replace(text.find(from), from.size(), to);
@@ -170,7 +173,7 @@ TEST_CASE("report: runs on different texts have tables of their own") {
   REQUIRE(directory.command("report run fables -o both.html").code == 0);
   const std::string both = read_file(directory / "both.html");
   CHECK(holds(both, "<h3>On " + (directory / "text") + "</h3>"));
-  CHECK(holds(both, "<h3>On synthetic:fables</h3>"));
+  CHECK(holds(both, "<h3>On synthetic:fables, T=16</h3>"));
   CHECK(holds(both, "only rows of one table can be compared"));
   REQUIRE(directory.command("report run -o one.html").code == 0);
   CHECK(!holds(read_file(directory / "one.html"), "only rows of one table"));
@@ -230,6 +233,16 @@ TEST_CASE("report: a study's rows, tables and curves") {
   CHECK(holds(html, "[20.0,0.5]"));
   CHECK(holds(html, "\"name\":\"front\",\"line\":true,\"style\":\"bound\",\"points\":[[2000.0,1.5,"));
   CHECK(!holds(html, "nan"));
+}
+
+TEST_CASE("report: rows of a language are compared at one length only, those of a file at any") {
+  const auto headings = [](const std::string& corpus) {
+    const std::string row = R"({"method":"m","corpus":")" + corpus + R"(","seq_len":)";
+    const std::string json = R"({"format_version":1,"rows":[)" + row + "64}," + row + "128}]}";
+    return count(study_section(json, "s").html, "<h4>On ");
+  };
+  CHECK(headings("a-file") == 0);
+  CHECK(headings("synthetic:recall") == 2);
 }
 
 TEST_CASE("report: an earlier study.json has less in it; a damaged one is refused with its name") {

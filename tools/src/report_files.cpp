@@ -67,6 +67,7 @@ ResultRow parse_evaluation(std::string_view content, const std::string& where) {
   row.routing = text(json, "routing_mode", "soft");
   row.routing += shown_options(text(json, "options", ""));
   row.evaluated_on = text(json, "evaluated_on", "held-out text");
+  if (member(json, "reads_the_future") == Json(true)) row.evaluated_on += ", READS THE FUTURE";
   row.corpus = text(json, "corpus", "");
   row.nll = number(json, "nll", where);
   row.nll_se = optional_number(json, "nll_se", where).value_or(0);

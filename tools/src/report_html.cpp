@@ -81,18 +81,26 @@ ResultRow::Routing null_cells(const meta::RoutingStatistics& null) {
           null.mi_token_expert};
 }
 
-// The corpora on which there are results, in order of appearance.
-std::vector<std::string> corpora(const std::vector<ReportRun>& runs) {
+// What the rows of a table have in common. Of a file all predict the same bytes, of a language those of the
+// same length.
+std::string text_of(const ResultRow& row) {
+  if (row.corpus.empty()) return "the run's own text";
+  return row.corpus.rfind("synthetic:", 0) == 0 ? fmt::format("{}, T={}", row.corpus, row.seq_len)
+                                                : row.corpus;
+}
+
+// The texts on which there are results, in order of appearance.
+std::vector<std::string> texts(const std::vector<ReportRun>& runs) {
   std::vector<std::string> all;
   for (const ReportRun& run : runs) {
     for (const ResultRow& row : run.results) {
-      if (std::find(all.begin(), all.end(), row.corpus) == all.end()) all.push_back(row.corpus);
+      if (std::find(all.begin(), all.end(), text_of(row)) == all.end()) all.push_back(text_of(row));
     }
   }
   return all;
 }
 
-std::string result_table(const std::vector<ReportRun>& runs, const std::string& corpus) {
+std::string result_table(const std::vector<ReportRun>& runs, const std::string& text) {
   std::string html =
       "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
       "aria-label=\"Results\"><table><thead><tr><th scope=\"col\">run, routing</th>";
@@ -102,7 +110,7 @@ std::string result_table(const std::vector<ReportRun>& runs, const std::string& 
   for (const ReportRun& run : runs) {
     bool any = false;
     for (const ResultRow& row : run.results) {
-      if (row.corpus != corpus) continue;
+      if (text_of(row) != text) continue;
       any = true;
       append(html,
              "<tr><td>{}: {}, {}</td><td>{:.4f} &plusmn; {:.4f}</td><td>{:.4f}</td><td>{}</td><td>{}</td>",
@@ -122,14 +130,13 @@ std::string result_table(const std::vector<ReportRun>& runs, const std::string& 
 }
 
 std::string result_tables(const std::vector<ReportRun>& runs) {
-  const auto all = corpora(runs);
+  const auto all = texts(runs);
   std::string html;
   if (all.size() > 1)
     html += "<p>These runs were evaluated on different texts: only rows of one table can be compared.</p>\n";
-  for (const std::string& corpus : all) {
-    if (all.size() > 1)
-      append(html, "<h3>On {}</h3>\n", corpus.empty() ? "the run's own text" : escape_html(corpus));
-    html += result_table(runs, corpus);
+  for (const std::string& text : all) {
+    if (all.size() > 1) append(html, "<h3>On {}</h3>\n", escape_html(text));
+    html += result_table(runs, text);
   }
   return html;
 }

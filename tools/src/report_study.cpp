@@ -230,7 +230,11 @@ class Page {
   // One part for each corpus, under its name if there are several: numbers of different texts are never
   // compared.
   static std::string by_corpus(const Records& all, const std::function<std::string(const Records&)>& part) {
-    const Groups groups = group(all, "corpus");
+    const Groups groups = group(all, [](const Record& record) {
+      std::string name = record.shown("corpus");
+      if (name.rfind("synthetic:", 0) == 0 && record.has("seq_len")) name += ", T=" + record.shown("seq_len");
+      return name;
+    });
     std::string html;
     for (const auto& [corpus, of_it] : groups) {
       if (groups.size() > 1)
@@ -461,6 +465,7 @@ std::string Page::curves_html(const char* name, const char* title) {
     const char *title, *key, *axis;
   };
   constexpr Curve known[] = {{"NLL", "nll", "nats per byte"},
+                             {"Held-out NLL", "valid_nll", "nats per byte"},
                              {"Accuracy", "accuracy", "share of the bytes"},
                              {"KL", "kl", "nats per token"},
                              {"MI", "mi_token_expert", "nats"},
@@ -576,7 +581,7 @@ std::string Page::pareto_html() {
 // Gates: which tokens may be routed hard.
 std::string Page::eta_html() {
   const Records gates = take("curves", "gates"), coverage = take("curves", "risk_coverage"),
-                reliability = take("curves", "reliability");
+                reliability = take("curves", "reliability"), raw = take("curves", "raw_reliability");
   const auto curve = [this](const Record& record, const std::string& name, const char* x, const char* y) {
     ChartSeries series{name, {}, true, "", label(record) + ", seed " + record.shown("seed")};
     const auto xs = record.numbers(x), ys = record.numbers(y);
@@ -636,15 +641,15 @@ std::string Page::eta_html() {
                       {"share of wrong choices"},
                       {}},
                      "coverage", "risk");
-  if (!reliability.empty()) {
-    Chart chart{"Reliability",
-                "Predicted against observed share of right choices; on the dashed line they agree.",
-                {"predicted"},
-                {"observed"},
-                {}};
+  const auto reliability_html = [&](const Records& records, const char* title, const char* note) {
+    Chart chart{title, note, {"predicted"}, {"observed"}, {}};
     chart.series.push_back({"as predicted", {{0, 0}, {1, 1}}, true, "bound"});
-    html += by_layer(reliability, chart, "predicted", "observed");
-  }
+    return records.empty() ? "" : by_layer(records, chart, "predicted", "observed");
+  };
+  html +=
+      reliability_html(reliability, "Reliability",
+                       "Predicted against observed share of right choices; on the dashed line they agree.");
+  html += reliability_html(raw, "Reliability of the largest weight", "The weight itself as the prediction.");
   return html;
 }
 

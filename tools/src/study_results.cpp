@@ -240,27 +240,10 @@ std::string estimate(const StudyRow::Mode* mode, const char* sign) {
   return text;
 }
 
-struct Column {
-  const char* title;
-  const char* meaning;
-};
-constexpr Column columns[] = {
-    {"method", "The arm; the null router is a controller that emits the prior for every token."},
-    {"seeds", "Runs with a result; +n: runs whose training left the finite numbers."},
-    {"lr", "Learning rate with the lowest development NLL (hard routing) of the grid below."},
-    {"NLL hard", "Test text, nats per byte, one expert per token; half the width of the 95% interval."},
-    {"NLL soft", "The same with all experts mixed."},
-    {"NLL gated", "Hard where the posterior is certain (MI), soft elsewhere."},
-    {"sampled%", "Entropy of weights drawn from the posterior, in percent of ln 3."},
-    {"cost%", "Projected cost under the nominal cost model."},
-    {"argmax cost%", "The same if each token runs its most probable expert."},
-    {"KL", "Of the posterior from the prior; near 0 is collapse."},
-    {"MI", "Mutual information of token and expert: 0 means that routing ignores the token."},
-    {"permuted", "NLL change when the routing is permuted over the tokens: 0 means it does not matter."},
-    {"attention FLOPs%", "That ran under hard routing, in percent of full attention everywhere."},
-    {"model FLOPs%", "The same for the whole model."},
-    {"train s", "Seconds of a training, on one thread beside the other runs."},
-};
+// What they mean is said in the report (report_study.cpp).
+const std::vector<std::string> columns{
+    "method",       "seeds", "lr", "NLL hard", "NLL soft",         "NLL gated",    "sampled%", "cost%",
+    "argmax cost%", "KL",    "MI", "permuted", "attention FLOPs%", "model FLOPs%", "train s"};
 
 std::vector<std::string> cells(const StudyRow& row, const char* sign) {
   const StudyRow::Mode* hard = row.mode("hard");
@@ -311,9 +294,7 @@ std::string study_json(const StudyResults& results) {
 }
 
 std::string study_table(const StudyResults& results) {
-  std::vector<std::string> header;
-  for (const Column& column : columns) header.emplace_back(column.title);
-  Table table(header);
+  Table table(columns);
   for (const StudyRow& row : results.rows) table.add(cells(row, "+-"));
   return table.text();
 }
