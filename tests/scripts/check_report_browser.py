@@ -50,9 +50,13 @@ def check_layout(page, where):
           f"{where}: the page holds something foreign")
 
 
+def unfold_runs(page):
+    page.evaluate("document.querySelectorAll('details.run').forEach(details => details.open = true)")
+
+
 def check_charts(page, where, charts):
     """Every chart is drawn when one comes to it, all of its series, in their colours."""
-    page.evaluate("document.querySelectorAll('details.run').forEach(d => d.open = true)")
+    unfold_runs(page)
     number = page.evaluate("document.querySelectorAll('figure.chart').length")
     check(number > 0, f"{where}: no chart")
     for i in range(number):
@@ -100,6 +104,7 @@ def check_charts(page, where, charts):
 
 
 def start_reader(page):
+    unfold_runs(page)
     page.evaluate("void (reader = document.querySelector('.reader'), text = reader.querySelector('.text'), "
                   "detail = reader.querySelector('.detail'), reader.scrollIntoView())")
     page.until("reader.dataset.ready === 'true' && text.querySelectorAll('b').length > 0")
@@ -147,7 +152,8 @@ def check_reader(page, where):
     check(page.evaluate("Number(detail.dataset.at)") == 0, f"{where}: ArrowUp does not lead back")
 
 
-def check_report(browser, path, charts, screenshots, readers=True):
+def check_report(browser, path, charts, screenshots, readers=None):
+    """`readers`: how many runs show their text; None for any number."""
     grounds = set()
     for size, (width, height) in SIZES.items():
         for dark in (False, True):
@@ -164,8 +170,9 @@ def check_report(browser, path, charts, screenshots, readers=True):
                 page.evaluate("document.querySelectorAll('details').forEach(d => d.open = false); document.querySelector('h3').scrollIntoView()")
                 page.frames(10)
                 page.screenshot(os.path.join(screenshots, f"{where.replace(', ', '-')}-charts.png"))
-                page.evaluate("document.querySelectorAll('details.run').forEach(d => d.open = true)")
-            if readers:
+            found = page.evaluate("document.querySelectorAll('.reader').length")
+            check(readers is None or found == readers, f"{where}: {found} runs show their text")
+            if found:
                 check_reader(page, where)
                 if screenshots:
                     page.evaluate("reader.previousElementSibling.scrollIntoView(); (text.querySelector('b.full') || text.querySelector('b')).click()")
@@ -304,8 +311,8 @@ def check_own_reports(browser, program, charts, screenshots):
                                 ("long", ["fables", "--bytes", "100000"])):
             dirigo(program, directory, "report", *arguments, "-o", name + ".html", "--threads", "1")
         path = lambda name: os.path.join(directory, name + ".html")
-        check_report(browser, path("two-texts"), charts, screenshots)
-        check_report(browser, path("study"), charts, screenshots, readers=False)
+        check_report(browser, path("two-texts"), charts, screenshots, readers=2)
+        check_report(browser, path("study"), charts, screenshots, readers=0)
         check_hostile(browser, program, directory)
         check_long(browser, path("long"))
 

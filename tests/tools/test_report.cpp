@@ -209,7 +209,7 @@ const std::string study =
   "boundary":[{"arm":"a1","method":"a","corpus":"one","posterior":"free","schedule":"warmup","w_kl":0.1,"kl":0.5,"mi_token_expert":0.0001,"collapsed":true}],
   "unheard_of":[{"arm":"b1","method":"b","corpus":"two","some_number":3.25,"some_number_ci95":[3,3.5],"yes":true,"none":null}]},
  "curves":{"gates":[{"arm":"a1","method":"a","corpus":"one","seed":1,"gate":"mi","eta":[null,0.5,null],"certain":[0,0.5,1],"nll":[1.6,1.55,1.5]}],
-  "training":[{"arm":"a1","method":"a","corpus":"one","seed":1,"step":[10,20],"kl":[0.75,0.5]}]}})";
+  "training":[{"arm":"a1","method":"a","corpus":"one","seed":1,"step":[10,20],"kl":[0.75,0.5],"nll":[null,null]}]}})";
 
 }  // namespace
 
@@ -231,6 +231,7 @@ TEST_CASE("report: a study's rows, tables and curves") {
   CHECK(holds(html, "<td>yes</td>"));
   CHECK(holds(html, "[0.5,1.55]"));  // a gate's threshold; all soft and all hard have none
   CHECK(holds(html, "[20.0,0.5]"));
+  CHECK(!holds(html, "Nothing to draw"));  // a curve of nulls is none
   CHECK(holds(html, "\"name\":\"front\",\"line\":true,\"style\":\"bound\",\"points\":[[2000.0,1.5,"));
   CHECK(!holds(html, "nan"));
 }

@@ -159,6 +159,12 @@ class HtmlTable {
   bool body_ = false;
 };
 
+// Nothing for a chart without a finite point: of most studies some numbers are null.
+std::string drawn(const Chart& chart) {
+  const std::string html = chart_html(chart);
+  return html.find("<canvas") == html.npos ? "" : html;
+}
+
 // All that a study.json holds, and the names of its arms.
 class Page {
  public:
@@ -315,7 +321,7 @@ std::string Page::rows_html(const Records& rows) const {
       table.add(percent(row.object("hard").number(key)));
     table.add(cell(row.number("train_s"), 1));
   }
-  return table.finish() + "<div class=\"charts\">" + chart_html(ranking_chart(rows)) + "</div>\n";
+  return table.finish() + "<div class=\"charts\">" + drawn(ranking_chart(rows)) + "</div>\n";
 }
 
 Chart Page::ranking_chart(const Records& rows) const {
@@ -451,7 +457,7 @@ std::string Page::collapse_html() {
                   [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
         chart.series.push_back(std::move(series));
       }
-      part += chart_html(chart);
+      part += drawn(chart);
     }
     return part + "</div>\n<details><summary>All numbers of the boundary</summary>" +
            record_table(records, "Boundary") + "</details>\n";
@@ -490,11 +496,12 @@ std::string Page::curves_html(const char* name, const char* title) {
                  ChartSeries series{
                      w_kl.empty() ? run_label : w_kl, {}, true, "", "seed " + record.shown("seed")};
                  const auto steps = record.numbers("step"), values = record.numbers(curve.key);
-                 for (std::size_t i = 0; i < std::min(steps.size(), values.size()); ++i)
-                   series.points.push_back({steps[i], values[i]});
+                 for (std::size_t i = 0; i < std::min(steps.size(), values.size()); ++i) {
+                   if (std::isfinite(values[i])) series.points.push_back({steps[i], values[i]});
+                 }
                  if (!series.points.empty()) chart.series.push_back(std::move(series));
                }
-               if (!chart.series.empty()) part += chart_html(chart);
+               if (!chart.series.empty()) part += drawn(chart);
              }
            }
            return part + "</div>\n";
@@ -570,7 +577,7 @@ std::string Page::pareto_html() {
   std::string html = "<h3>Quality against compute</h3>\n" + by_corpus(points, [&](const Records& records) {
                        std::string part = "<div class=\"charts\">\n";
                        for (const auto& what : whole ? of_rows : per_byte)
-                         part += chart_html(pareto_chart(records, what));
+                         part += drawn(pareto_chart(records, what));
                        return part + "</div>\n";
                      });
   if (!whole)
@@ -590,7 +597,7 @@ std::string Page::eta_html() {
   };
   const auto by_gate = [&](const Records& records, Chart chart, const char* x, const char* y) {
     for (const Record& record : records) chart.series.push_back(curve(record, record.shown("gate"), x, y));
-    return chart_html(chart);
+    return drawn(chart);
   };
   std::string html;
   if (!gates.empty()) {
