@@ -110,7 +110,7 @@ if(TARGET dirigo)
   add_test(NAME study.clean COMMAND ${CMAKE_COMMAND} -E rm -rf ${quick_study})
   add_test(NAME study.quick COMMAND dirigo study table3 --quick --out ${quick_study})
   set_tests_properties(study.clean PROPERTIES FIXTURES_SETUP quick_study)
-  set_tests_properties(study.quick PROPERTIES FIXTURES_REQUIRED quick_study LABELS long TIMEOUT 900
+  set_tests_properties(study.quick PROPERTIES FIXTURES_REQUIRED quick_study FIXTURES_SETUP quick_report LABELS long TIMEOUT 900
                        PASS_REGULAR_EXPRESSION "null router .*Report: ")
 endif()
 
@@ -127,3 +127,18 @@ if(TARGET dirigo)
 endif()
 
 include(exercises/exercises.cmake)
+
+# Reports in a real browser: made for the purpose, and that of the quick study.
+option(DIRIGO_BROWSER_TEST "Test reports in a headless Chromium" ON)
+if(TARGET dirigo AND DIRIGO_BROWSER_TEST)
+  find_program(DIRIGO_CHROMIUM NAMES chromium chromium-browser google-chrome)
+  set(charts no)
+  if(DIRIGO_CHART_JS AND DIRIGO_CHART_JS_LICENSE)
+    set(charts yes)
+  endif()
+  set(check_report ${DIRIGO_PYTHON} ${DIRIGO_CHECKS}/check_report_browser.py --browser ${DIRIGO_CHROMIUM} --charts ${charts})
+  add_test(NAME report.browser COMMAND ${check_report} --dirigo $<TARGET_FILE:dirigo>)
+  add_test(NAME report.browser_study COMMAND ${check_report} --report ${CMAKE_CURRENT_BINARY_DIR}/quick-study/report.html)
+  set_tests_properties(report.browser report.browser_study PROPERTIES TIMEOUT 600)
+  set_tests_properties(report.browser_study PROPERTIES FIXTURES_REQUIRED quick_report LABELS long)
+endif()

@@ -23,7 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t max_arms_bytes = 16 << 20;
-constexpr std::int64_t report_bytes = 4 * report_text_bytes;  // of all arms: the page must stay light
 constexpr const char* quick_corpus = "synthetic:fables";
 
 struct Arguments {
@@ -125,19 +124,12 @@ bool work(const Study& study, std::FILE* out) {
   return study.work(observer);
 }
 
-// The table of the study, and the run with seed 1 of every arm.
-void write_report(const Study& study, const StudyResults& results, int threads, const std::string& path) {
+// Of the study.json that has been written, and the run with seed 1 of every arm.
+void write_report(const std::string& directory, int threads, const std::string& path) {
   const Context context({.threads = threads});
-  std::vector<ReportRun> runs;
-  const auto arms = static_cast<std::int64_t>(study.list().arms.size());
-  const std::int64_t text_bytes = std::max<std::int64_t>(1, report_bytes / arms);
-  for (std::size_t arm = 0; arm < study.list().arms.size(); ++arm) {
-    const auto chosen = study.chosen_runs(arm);
-    if (chosen.empty() || !study.result(chosen.front()).failure.empty()) continue;
-    runs.push_back(gather_report(context, chosen.front().directory, text_bytes));
-    runs.back().name = chosen.front().name;
-  }
-  meta::write_file_atomically(path, report_html(runs, study_html(results)));
+  ReportContent content;
+  gather_directory(context, directory, std::nullopt, content);
+  meta::write_file_atomically(path, report_html(content.runs, content.lead));
 }
 
 int study_command(Arguments a) {
@@ -158,7 +150,7 @@ int study_command(Arguments a) {
   const fs::path directory = a.options.directory;
   meta::write_file_atomically((directory / "study.json").string(), json);
   const std::string report = (directory / "report.html").string();
-  write_report(study, results, a.options.threads, report);
+  write_report(a.options.directory, a.options.threads, report);
   fmt::print(out, "\n{}\nnull router: a controller that emits the prior; rows near it show no learning.\n",
              study_table(results));
   fmt::print(out, "Results: {}\nReport: {}\n", (directory / "study.json").string(), report);

@@ -1,10 +1,12 @@
 // The report: one self-contained HTML file about one or several runs.
 //
 // Two halves: what is in the report (report_gather.cpp and report_files.cpp) and how it looks
-// (report_html.cpp). Nothing in the page comes from the network, and all text from files is escaped.
+// (report_html.cpp for tables, report_chart.cpp and report_reader.cpp for what the scripts of tools/report
+// draw). Nothing in the page comes from the network, and all text from files is escaped.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +15,7 @@
 #include "dirigo/core/context.hpp"
 #include "dirigo/meta_attention/evaluation.hpp"
 #include "dirigo/meta_attention/score.hpp"
+#include "report_text.hpp"
 
 namespace dirigo::tools {
 
@@ -21,12 +24,16 @@ struct CurvePoint {
   std::int64_t step = 0;
   std::optional<double> nll, valid_nll;
   std::optional<double> tokens_per_s = {};  // since the point before
+  std::optional<double> kl = {};
+  std::vector<std::vector<double>> fraction_argmax = {};  // by layer and expert, of that step's batch
+  std::map<std::string, double> need_nll = {};            // held-out, by what the next byte needs
 };
 
 // One evaluation of a run (an eval-*.json), as far as the report shows it.
 struct ResultRow {
   std::string routing;       // soft, hard or gated, with what differs from the default
   std::string evaluated_on;  // "held-out text", "training text", ...
+  std::string corpus;        // whose text it was: results are comparable within one only
   double nll = 0, nll_se = 0, bpc = 0;
   std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
   std::optional<double> entropy_floor;
@@ -63,7 +70,9 @@ struct ReportRun {
   std::vector<ResultRow> results;
   meta::RoutingStatistics null_router;
   std::vector<CurvePoint> curve;
+  std::string corpus;  // of the windows
   std::vector<std::vector<ReportByte>> windows;
+  bool continuous = false;  // each window goes on where the one before ends
 };
 
 // An eval-*.json. Throws IoError naming `where` and the field for content that is not one.
@@ -74,20 +83,31 @@ ResultRow parse_evaluation(std::string_view json, const std::string& where);
 std::vector<CurvePoint> parse_metrics(std::string_view text, const std::string& where);
 
 inline constexpr std::int64_t report_text_bytes = 3000;  // of held-out text for each run
+inline constexpr std::int64_t most_report_text_bytes = 1000000;
 
-// Reads a run directory; evaluates a few windows where it holds no eval-*.json. At least a window of text is
-// shown. Throws IoError or ValueError.
+// Reads a run directory; evaluates a few windows where it holds no eval-*.json. Whole windows of text are
+// shown, so many that they hold `text_bytes` (none for 0) or all there are. Throws IoError or ValueError.
 ReportRun gather_report(const Context& context, const std::string& directory,
                         std::int64_t text_bytes = report_text_bytes);
 
-// & < > " ' and line breaks as entities, other control bytes as \xNN: safe as text and inside quoted
-// attributes.
-std::string escape_html(std::string_view text);
+// The charts of a training: NLL (with the entropy floor where it is known), KL, and the experts' shares.
+std::string training_charts(const std::vector<CurvePoint>& curve, std::optional<double> entropy_floor);
 
-// The curve as an inline SVG with axes; a dashed line at the entropy floor where it is known.
-std::string loss_chart(const std::vector<CurvePoint>& curve, std::optional<double> entropy_floor);
+// The reading view of a run's windows; empty without any.
+std::string reader_html(const ReportRun& run, std::size_t index);
 
 // `lead`: HTML that comes before all else, of the report of a study.
 std::string report_html(const std::vector<ReportRun>& runs, const std::string& lead = "");
+
+// What a report shows of directories: of a study (a directory with a study.json) its results and one run of
+// every arm. Throws as gather_report and study_section do.
+struct ReportContent {
+  std::string lead;
+  std::vector<ReportRun> runs;
+};
+bool is_study(const std::string& directory);
+// Adds to `content`. Without `text_bytes` a study shows less text of each run, so that the page stays light.
+void gather_directory(const Context& context, const std::string& directory,
+                      std::optional<std::int64_t> text_bytes, ReportContent& content);
 
 }  // namespace dirigo::tools

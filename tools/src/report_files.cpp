@@ -1,50 +1,13 @@
 // Reading what a run directory holds for the report: eval-*.json and metrics.jsonl.
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "dirigo/core/errors.hpp"
 #include "report.hpp"
+#include "report_json.hpp"
 
 namespace dirigo::tools {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-[[noreturn]] void refuse(const std::string& where, std::string_view key, std::string_view expected,
-                         const Json& got) {
-  throw IoError(fmt::format("[{}] {}: expected {}, got {}", where, key, expected,
-                            got.is_structured() ? got.type_name() : got.dump()));
-}
-
-// A member, or null where there is none.
-const Json& member(const Json& object, const char* key) {
-  static const Json none;
-  if (!object.is_object()) return none;
-  const auto found = object.find(key);
-  return found == object.end() ? none : *found;
-}
-
-std::optional<double> optional_number(const Json& object, const char* key, const std::string& where) {
-  const Json& value = member(object, key);
-  if (value.is_null()) return std::nullopt;
-  if (!value.is_number()) refuse(where, key, "a number", value);
-  return value.get<double>();
-}
-
-double number(const Json& object, const char* key, const std::string& where) {
-  const auto value = optional_number(object, key, where);
-  if (!value) refuse(where, key, "a number", Json());
-  return *value;
-}
-
-std::int64_t count(const Json& object, const char* key, const std::string& where) {
-  const Json& value = member(object, key);
-  if (!value.is_number_integer() || value.get<std::int64_t>() < 0)
-    refuse(where, key, "a whole number >= 0", value);
-  return value.get<std::int64_t>();
-}
 
 // One value per expert.
 std::vector<double> fractions(const Json& value, const char* key, const std::string& where) {
@@ -55,12 +18,6 @@ std::vector<double> fractions(const Json& value, const char* key, const std::str
     result.push_back(item.get<double>());
   }
   return result;
-}
-
-const Json& array(const Json& object, const char* key, const std::string& where) {
-  const Json& value = member(object, key);
-  if (!value.is_array()) refuse(where, key, "a list", value);
-  return value;
 }
 
 ResultRow::Routing parse_routing(const Json& json, const std::string& where) {
@@ -98,23 +55,29 @@ ResultRow::Need parse_gap(const Json& json, const std::string& where) {
   return parse_need(from == to ? fmt::format("{}", to) : fmt::format("{}-{}", from, to), json, where);
 }
 
-std::string text(const Json& object, const char* key, const std::string& fallback) {
-  const Json& value = member(object, key);
-  return value.is_string() ? value.get<std::string>() : fallback;
+// The flags of an evaluation without those that the report shows elsewhere: the text, and how much of it.
+std::string shown_options(std::string_view options) {
+  std::string shown;
+  while (!options.empty()) {
+    const std::string_view flag = options.substr(0, options.find(" --", 1));
+    options.remove_prefix(flag.size());
+    if (flag.find("--windows ") != flag.npos || flag.find("--corpus ") != flag.npos) continue;
+    if (flag.front() != ' ') shown += ' ';
+    shown += flag;
+  }
+  return shown;
 }
 
 }  // namespace
 
 ResultRow parse_evaluation(std::string_view content, const std::string& where) {
-  const Json json = Json::parse(content.begin(), content.end(), nullptr, false);
-  if (!json.is_object()) {
-    throw IoError(fmt::format("[{}] content: expected a JSON object, got {}", where,
-                              json.is_discarded() ? "invalid JSON" : json.type_name()));
-  }
+  const Json json = parse_object(content, where);
   ResultRow row;
   row.routing = text(json, "routing_mode", "soft");
-  if (const std::string options = text(json, "options", ""); !options.empty()) row.routing += " " + options;
+  row.routing += shown_options(text(json, "options", ""));
   row.evaluated_on = text(json, "evaluated_on", "held-out text");
+  if (member(json, "reads_the_future") == Json(true)) row.evaluated_on += ", READS THE FUTURE";
+  row.corpus = text(json, "corpus", "");
   row.nll = number(json, "nll", where);
   row.nll_se = optional_number(json, "nll_se", where).value_or(0);
   row.bpc = number(json, "bpc", where);
@@ -144,6 +107,29 @@ ResultRow parse_evaluation(std::string_view content, const std::string& where) {
   return row;
 }
 
+namespace {
+
+CurvePoint parse_point(const Json& json, const std::string& where) {
+  CurvePoint point{count(json, "step", where),
+                   optional_number(json, "nll", where),
+                   optional_number(json, "valid_nll", where),
+                   optional_number(json, "tokens_per_s", where),
+                   optional_number(json, "kl", where),
+                   {},
+                   {}};
+  if (const Json& needs = member(json, "valid_by_need"); needs.is_object()) {
+    for (const auto& [tag, need] : needs.items()) point.need_nll[tag] = number(need, "nll", where);
+  }
+  const Json& layers = member(member(json, "routing"), "layers");
+  if (layers.is_null()) return point;
+  if (!layers.is_array()) refuse(where, "layers", "a list", layers);
+  for (const Json& layer : layers)
+    point.fraction_argmax.push_back(fractions(member(layer, "fraction_argmax"), "fraction_argmax", where));
+  return point;
+}
+
+}  // namespace
+
 std::vector<CurvePoint> parse_metrics(std::string_view content, const std::string& where) {
   std::vector<CurvePoint> curve;
   std::size_t line_number = 0;
@@ -159,9 +145,7 @@ std::vector<CurvePoint> parse_metrics(std::string_view content, const std::strin
       throw IoError(
           fmt::format("[{}] line: expected a JSON object, got '{}'", place, escape_html(line.substr(0, 40))));
     }
-    curve.push_back({count(json, "step", place), optional_number(json, "nll", place),
-                     optional_number(json, "valid_nll", place),
-                     optional_number(json, "tokens_per_s", place)});
+    curve.push_back(parse_point(json, place));
   }
   return curve;
 }

@@ -9,6 +9,7 @@
 #include "dirigo/meta_attention/run_files.hpp"
 #include "evaluate_run.hpp"
 #include "report.hpp"
+#include "report_study.hpp"
 
 namespace dirigo::tools {
 
@@ -17,7 +18,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t quick_tokens = 16384;  // of the evaluation where there is none yet
-constexpr std::int64_t max_json_bytes = 16 << 20;
+constexpr std::int64_t max_json_bytes = 64 << 20;
+constexpr std::int64_t study_text_bytes = 4 * report_text_bytes;  // of all runs of a study together
 
 // Sorted, so that the same directory gives the same report.
 std::vector<fs::path> evaluation_files(const std::string& directory) {
@@ -62,13 +64,16 @@ std::vector<ReportByte> score_window(const Context& context, const meta::LoadedR
   return window;
 }
 
-// The first windows of the held-out text; for a file they follow each other.
+// The first windows of the held-out text; of a file they follow each other.
 std::vector<std::vector<ReportByte>> score_windows(const Context& context, const meta::LoadedRun& run,
                                                    const DataSource& source, std::int64_t length,
                                                    std::int64_t text_bytes) {
-  const EvaluationSet set = source.evaluation(length);
-  const std::int64_t count = std::min(set.windows(), (text_bytes + length - 1) / length);
   std::vector<std::vector<ReportByte>> windows;
+  const std::int64_t wanted = (text_bytes + length - 1) / length;
+  if (wanted == 0) return windows;
+  // A synthetic language has as many windows as one asks for.
+  const EvaluationSet set = source.evaluation(length, 0, source.has_needs() ? wanted : 0);
+  const std::int64_t count = std::min(set.windows(), wanted);
   for (std::int64_t w = 0; w < count; ++w)
     windows.push_back(score_window(context, run, source, set.batch(w, 1)));
   return windows;
@@ -85,9 +90,9 @@ std::vector<std::pair<std::string, std::string>> facts(const meta::LoadedRun& ru
       {"preset", c.preset.empty() ? "none" : c.preset},
       {"corpus", c.data.corpus},
       {"held-out text", text.label.corpus},
-      {"model", fmt::format("{} layers, D={}, {} heads, {} parameters, projections {}", c.model.layers,
-                            c.model.d_model, c.model.heads, run.model->parameter_count(),
-                            value("attention.projections"))},
+      {"model", fmt::format("{} layer{}, D={}, {} heads, {} parameters, projections {}", c.model.layers,
+                            c.model.layers == 1 ? "" : "s", c.model.d_model, c.model.heads,
+                            run.model->parameter_count(), value("attention.projections"))},
       {"attention", fmt::format("T={}, positions {}, local window {}", c.train.seq_len,
                                 value("model.positions"), c.attention.window)},
       {"router", fmt::format("{}, posterior {}, cost model {}", value("router.kind"),
@@ -126,8 +131,38 @@ ReportRun gather_report(const Context& context, const std::string& directory, st
   }
   if (run.description.config.attention.leaky)
     return report;  // no byte is scored given the bytes before it alone
+  report.corpus = text.label.corpus;
+  report.continuous = !text.source->has_needs();
   report.windows = score_windows(context, run, *text.source, length, text_bytes);
   return report;
+}
+
+bool is_study(const std::string& directory) {
+  return fs::exists(fs::path(directory) / "study.json");
+}
+
+void gather_directory(const Context& context, const std::string& directory,
+                      std::optional<std::int64_t> text_bytes, ReportContent& content) {
+  if (!is_study(directory)) {
+    content.runs.push_back(gather_report(context, directory, text_bytes.value_or(report_text_bytes)));
+    return;
+  }
+  const std::string file = (fs::path(directory) / "study.json").string();
+  const StudySection section = study_section(meta::read_text_file(file, max_json_bytes), file);
+  content.lead += section.html;
+  std::vector<std::pair<std::string, fs::path>> runs;
+  for (const std::string& name : section.runs) {
+    const fs::path run = fs::path(directory) / "runs" / name;
+    // A study's results may be kept without its runs; a training that failed has no weights.
+    if (fs::exists(run / "model.safetensors") && !fs::exists(run / "failed.json"))
+      runs.emplace_back(name, run);
+  }
+  const std::int64_t share =
+      std::max<std::int64_t>(1, study_text_bytes / std::max<std::int64_t>(1, std::ssize(runs)));
+  for (const auto& [name, run] : runs) {
+    content.runs.push_back(gather_report(context, run.string(), text_bytes.value_or(share)));
+    content.runs.back().name = name;
+  }
 }
 
 }  // namespace dirigo::tools

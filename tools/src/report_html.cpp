@@ -5,9 +5,9 @@
 #include <cmath>
 #include <iterator>
 
-#include "byte_text.hpp"
+#include "dirigo/data/sha256.hpp"
 #include "report.hpp"
-#include "report_page.hpp"
+#include "report_assets.hpp"
 
 namespace dirigo::tools {
 
@@ -81,15 +81,37 @@ ResultRow::Routing null_cells(const meta::RoutingStatistics& null) {
           null.mi_token_expert};
 }
 
-std::string result_table(const std::vector<ReportRun>& runs) {
-  std::string html =
-      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
-      "aria-label=\"Results\"><table><thead><tr><th>run, routing</th>";
-  for (const Column& column : columns)
-    append(html, "<th title=\"{}\">{}</th>", escape_html(column.meaning), column.title);
-  html += "</tr></thead><tbody>\n";
+// What the rows of a table have in common. Of a file all predict the same bytes, of a language those of the
+// same length.
+std::string text_of(const ResultRow& row) {
+  if (row.corpus.empty()) return "the run's own text";
+  return row.corpus.rfind("synthetic:", 0) == 0 ? fmt::format("{}, T={}", row.corpus, row.seq_len)
+                                                : row.corpus;
+}
+
+// The texts on which there are results, in order of appearance.
+std::vector<std::string> texts(const std::vector<ReportRun>& runs) {
+  std::vector<std::string> all;
   for (const ReportRun& run : runs) {
     for (const ResultRow& row : run.results) {
+      if (std::find(all.begin(), all.end(), text_of(row)) == all.end()) all.push_back(text_of(row));
+    }
+  }
+  return all;
+}
+
+std::string result_table(const std::vector<ReportRun>& runs, const std::string& text) {
+  std::string html =
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+      "aria-label=\"Results\"><table><thead><tr><th scope=\"col\">run, routing</th>";
+  for (const Column& column : columns)
+    append(html, "<th scope=\"col\" title=\"{}\">{}</th>", escape_html(column.meaning), column.title);
+  html += "</tr></thead><tbody>\n";
+  for (const ReportRun& run : runs) {
+    bool any = false;
+    for (const ResultRow& row : run.results) {
+      if (text_of(row) != text) continue;
+      any = true;
       append(html,
              "<tr><td>{}: {}, {}</td><td>{:.4f} &plusmn; {:.4f}</td><td>{:.4f}</td><td>{}</td><td>{}</td>",
              escape_html(run.name), escape_html(row.routing), escape_html(row.evaluated_on), row.nll,
@@ -97,6 +119,7 @@ std::string result_table(const std::vector<ReportRun>& runs) {
       append(html, "{}<td>{}</td><td>{}</td></tr>\n", routing_cells(row.overall),
              percent(row.attention_flops_vs_full), percent(row.model_flops_vs_full));
     }
+    if (!any) continue;
     append(html,
            "<tr class=\"null\"><td>{}: null "
            "router</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>{}<td>{}</td><td>{}</td></tr>\n",
@@ -106,8 +129,20 @@ std::string result_table(const std::vector<ReportRun>& runs) {
   return html + "</tbody></table></div>\n";
 }
 
+std::string result_tables(const std::vector<ReportRun>& runs) {
+  const auto all = texts(runs);
+  std::string html;
+  if (all.size() > 1)
+    html += "<p>These runs were evaluated on different texts: only rows of one table can be compared.</p>\n";
+  for (const std::string& text : all) {
+    if (all.size() > 1) append(html, "<h3>On {}</h3>\n", escape_html(text));
+    html += result_table(runs, text);
+  }
+  return html;
+}
+
 std::string glossary() {
-  std::string html = "<details open><summary>What the columns mean</summary><dl>\n";
+  std::string html = "<details><summary>What the columns mean</summary><dl>\n";
   for (const Column& column : columns)
     append(html, "<dt>{}</dt><dd>{}</dd>\n", column.title, escape_html(column.meaning));
   return html + "</dl></details>\n";
@@ -123,14 +158,22 @@ std::string layer_table(const ResultRow& row) {
 }
 
 std::string need_rows(const char* what, const std::vector<ResultRow::Need>& needs, std::size_t layers) {
-  std::string html = "<div class=\"scroll\"><table><thead><tr>";
-  append(html, "<th>{}</th><th>bytes</th><th>NLL</th><th>right %</th>", what);
-  for (std::size_t l = 0; l < layers; ++l) append(html, "<th>layer {}</th>", l);
+  std::string html =
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Needs\"><table><thead><tr>";
+  for (const char* title : {what, "bytes", "NLL", "right %"})
+    append(html, "<th rowspan=\"2\">{}</th>", title);
+  for (std::size_t l = 0; l < layers; ++l) append(html, "<th colspan=\"3\">layer {}</th>", l);
+  html += "</tr><tr>";
+  for (std::size_t l = 0; l < layers; ++l) html += "<th>full</th><th>linear</th><th>local</th>";
   html += "</tr></thead><tbody>\n";
   for (const ResultRow::Need& need : needs) {
     append(html, "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td>", escape_html(need.tag), need.tokens,
            fixed(need.nll, 4), need.accuracy ? fmt::format("{:.1f}", 100 * *need.accuracy) : none);
-    for (const auto& fractions : need.fraction_argmax_by_layer) append(html, "<td>{}</td>", mix(fractions));
+    for (const auto& fractions : need.fraction_argmax_by_layer) {
+      for (const double share : fractions)
+        append(html, "<td class=\"heat heat-{}\">{:.1f}</td>", std::lround(10 * std::clamp(share, 0.0, 1.0)),
+               100 * share);
+    }
     html += "</tr>\n";
   }
   return html + "</tbody></table></div>\n";
@@ -139,152 +182,46 @@ std::string need_rows(const char* what, const std::vector<ResultRow::Need>& need
 std::string need_tables(const ResultRow& row) {
   std::string html =
       "<p>By what predicting the next byte needs: <b>text</b> the last few bytes, <b>first</b> a fact stated "
-      "for the first "
-      "time (unpredictable), <b>recall</b> a fact stated before, <b>recall_far</b> one from beyond the local "
-      "window. Right: how often the most likely byte came. Shares are full / linear / local in "
+      "for the first time (unpredictable), <b>recall</b> a fact stated before, <b>recall_far</b> one from "
+      "beyond the local window. Right: how often the most likely byte came. Shares of its bytes by expert, "
+      "in "
       "percent.</p>\n";
   html += need_rows("need", row.needs, row.layers.size());
   if (!row.gaps.empty()) html += need_rows("told so many bytes back", row.gaps, row.layers.size());
   return html;
 }
 
-// How sure the choice is: 0 where all weights are equal, 1 where one has all. (The Dirichlet's differential
-// entropy U is no certainty: it calls a collapsed posterior certain.)
-double certainty(const std::vector<double>& weights) {
-  const double uniform = 1.0 / double(weights.size());
-  return std::max(0.0, (*std::max_element(weights.begin(), weights.end()) - uniform) / (1 - uniform));
-}
-
-std::string byte_title(const ReportByte& byte) {
-  const meta::ByteScore& score = byte.score;
-  std::string title = fmt::format("byte {} at position {}", int(score.byte), score.pos);
-  if (score.byte > 0x20 && score.byte < 0x7F) append(title, " ({})", char(score.byte));
-  if (score.skipped) return title + ": not in the vocabulary, skipped";
-  append(title, "; NLL {}", score.nll ? fmt::format("{:.3f}", *score.nll) : "none (first of its window)");
-  if (byte.next_nll)
-    append(title, "\nnext byte: NLL {:.3f}{}", *byte.next_nll,
-           byte.need.empty() ? "" : ", needs " + byte.need);
-  for (std::size_t l = 0; l < score.layers.size(); ++l) {
-    const auto& layer = score.layers[l];
-    append(title, "\nlayer {}: {}; full {:.2f} linear {:.2f} local {:.2f}", l,
-           meta::expert_name(layer.chosen), layer.weights[0], layer.weights[1], layer.weights[2]);
-    if (layer.uncertainty) append(title, "; U {:.2f}", *layer.uncertainty);
-    if (layer.mi) append(title, "; MI {:.3f}", *layer.mi);
-  }
-  return title;
-}
-
-std::string need_class(const std::string& need) {
-  if (need == "recall_far") return " need-far";
-  if (need == "recall_near") return " need-near";
-  return need == "first" ? " need-first" : "";
-}
-
-std::string byte_html(const ReportByte& byte, const std::string& glyph) {
-  std::string classes, style;
-  for (std::size_t l = 0; l < byte.score.layers.size(); ++l) {
-    const auto& layer = byte.score.layers[l];
-    append(classes, "{}{}-{}", l == 0 ? "" : " ", meta::expert_name(layer.chosen), l);
-    append(style, "--o{}:{:.2f};", l, 0.08 + 0.5 * certainty(layer.weights));
-  }
-  // A newline is shown as a sign of its own, before it breaks the line.
-  const std::string shown = glyph == "\n" ? "\xE2\x86\xB5\n" : escape_html(glyph);
-  return fmt::format("<b class=\"{}{}\" style=\"{}\" title=\"{}\">{}</b>", classes, need_class(byte.need),
-                     style, escape_html(byte_title(byte)), shown);
-}
-
-std::string window_html(const std::vector<ReportByte>& window) {
-  std::vector<std::uint8_t> bytes;
-  for (const ReportByte& byte : window) bytes.push_back(byte.score.byte);
-  const std::vector<std::string> glyphs = byte_glyphs(bytes);
-  std::string html;
-  for (std::size_t i = 0; i < window.size(); ++i) html += byte_html(window[i], glyphs[i]);
-  return html;
-}
-
-std::size_t layer_count(const ReportRun& run) {
-  for (const auto& window : run.windows) {
-    for (const ReportByte& byte : window) {
-      if (!byte.score.skipped) return byte.score.layers.size();
-    }
-  }
-  return 0;
-}
-
-// Radio buttons choose the layer by CSS alone: `.layer-1:checked ~ .text .full-1`.
-std::string layer_style(std::size_t layers) {
-  std::string css;
-  for (std::size_t l = 0; l < layers; ++l) {
-    for (int k = 0; k < meta::expert_count; ++k) {
-      const auto name = meta::expert_name(meta::ExpertKind(k));
-      const char* mark = name == "full" ? "solid" : name == "linear" ? "dotted" : "none";
-      append(css, ".layer-{0}:checked ~ .text .{1}-{0} {{ background: rgb(var(--{1}) / var(--o{0}));", l,
-             name);
-      if (name != "local") append(css, " border-top: 2px {} rgb(var(--{}));", mark, name);
-      css += " }\n";
-    }
-  }
-  return css;
-}
-
-std::string text_legend(bool needs) {
-  std::string html =
-      "<p class=\"legend\"><span><span class=\"sample is-full\">a</span> full (solid line)</span>"
-      "<span><span class=\"sample is-linear\">a</span> linear (dotted line)</span>"
-      "<span><span class=\"sample is-local\">a</span> local (no line)</span><span>stronger colour: surer "
-      "choice</span>";
-  if (needs) {
-    html +=
-        "<span><span class=\"need-far\">a</span> next byte needs recall_far</span>"
-        "<span><span class=\"need-near\">a</span> recall_near</span><span><span "
-        "class=\"need-first\">a</span> first</span>";
-  }
-  return html + "<span>&middot; a byte that is not shown</span></p>\n";
-}
-
-std::string text_section(const ReportRun& run, std::size_t index) {
-  const std::size_t layers = layer_count(run);
-  if (layers == 0) return "";
-  bool needs = false;
-  for (const auto& window : run.windows) {
-    needs |= std::any_of(window.begin(), window.end(), [](const ReportByte& b) { return !b.need.empty(); });
-  }
-  std::string html =
-      "<h3>Held-out text, coloured by expert</h3>\n<p>Each byte shows the attention that reads it in order "
-      "to predict the next "
-      "one. Hover, tap, or focus the text and use the arrow keys for its weights.</p>\n" +
-      text_legend(needs) + "<div class=\"reader\">\n";
-  for (std::size_t l = 0; l < layers; ++l) {
-    append(html,
-           "<input type=\"radio\" class=\"layer-{0}\" name=\"layer-{1}\" id=\"layer-{1}-{0}\"{2}><label "
-           "for=\"layer-{1}-{0}\">layer {0}</label>\n",
-           l, index, l + 1 == layers ? " checked" : "");
-  }
-  html +=
-      "<div class=\"text\" tabindex=\"0\" role=\"group\" aria-label=\"Held-out text; arrow keys move byte by "
-      "byte\">";
-  for (std::size_t w = 0; w < run.windows.size(); ++w) {
-    if (run.windows.size() > 1) append(html, "<span class=\"break\">window {}</span>", w + 1);
-    html += window_html(run.windows[w]);
-  }
-  return html + "</div>\n<output class=\"detail\" aria-live=\"polite\">No byte chosen.</output>\n</div>\n";
-}
-
-std::string run_section(const ReportRun& run, std::size_t index) {
-  std::string html = fmt::format("<section>\n<h2>{}</h2>\n<dl class=\"facts\">\n", escape_html(run.name));
+std::string run_body(const ReportRun& run, std::size_t index) {
+  std::string html = "<dl class=\"facts\">\n";
   for (const auto& [name, value] : run.facts)
     append(html, "<dt>{}</dt><dd>{}</dd>\n", escape_html(name), escape_html(value));
-  html += "</dl>\n<h3>Loss curve</h3>\n";
+  html += "</dl>\n<h3>Training</h3>\n";
   const ResultRow* last = run.results.empty() ? nullptr : &run.results.back();
-  html += loss_chart(run.curve, last ? last->entropy_floor : std::nullopt);
-  html += text_section(run, index);
+  html += training_charts(run.curve, last ? last->entropy_floor : std::nullopt);
+  html += reader_html(run, index);
   for (const ResultRow& row : run.results) {
     append(html, "<h3>Routing by layer: {}, {}</h3>\n", escape_html(row.routing),
            escape_html(row.evaluated_on));
     html += layer_table(row);
     if (!row.needs.empty()) html += need_tables(row);
   }
-  return html + "</section>\n";
+  return html;
+}
+
+// Of many runs each is folded, and drawn when it is opened.
+std::string run_section(const ReportRun& run, std::size_t index, bool folded) {
+  const std::string title = fmt::format("<h2 id=\"run-{}\">{}</h2>", index, escape_html(run.name));
+  return fmt::format("<section>\n{}{}{}\n{}{}</section>\n", folded ? "<details class=\"run\"><summary>" : "",
+                     title, folded ? "</summary>" : "", run_body(run, index), folded ? "</details>\n" : "");
+}
+
+std::string navigation(const std::vector<ReportRun>& runs, bool study) {
+  std::string html = "<nav aria-label=\"Parts of this page\"><ul>";
+  if (study) html += "<li><a href=\"#study\">Study</a></li>";
+  if (!runs.empty()) html += "<li><a href=\"#results\">Results</a></li>";
+  for (std::size_t i = 0; i < runs.size(); ++i)
+    append(html, "<li><a href=\"#run-{}\">{}</a></li>", i, escape_html(runs[i].name));
+  return html + "</ul></nav>\n";
 }
 
 constexpr const char* honest_note =
@@ -298,61 +235,67 @@ constexpr const char* honest_note =
     "are "
     "constants from the paper, not measurements.</p>\n";
 
-}  // namespace
-
-std::string escape_html(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '\n':
-        out += "&#10;";
-        break;
-      default:
-        if (byte < 0x20 || byte == 0x7F) {
-          append(out, "\\x{:02X}", byte);
-        } else {
-          out += c;
-        }
-    }
-  }
-  return out;
+// What a Content-Security-Policy calls a script or style that may run: nothing else on the page can.
+std::string hash_source(std::string_view text) {
+  const std::string hex = sha256_hex({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+  std::string digest;
+  for (std::size_t i = 0; i < hex.size(); i += 2)
+    digest += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  return " 'sha256-" + base64(digest) + "'";
 }
 
+// Escaped, but for the line breaks of a <pre>.
+std::string escape_lines(std::string_view text) {
+  std::string html;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    html += escape_html(text.substr(begin, end - begin)) + '\n';
+    begin = end + 1;
+  }
+  return html;
+}
+
+std::string script_element(std::string_view text) {
+  return text.empty() ? "" : fmt::format("<script>{}</script>\n", text);
+}
+
+constexpr std::size_t most_unfolded = 3;
+
+}  // namespace
+
 std::string report_html(const std::vector<ReportRun>& runs, const std::string& lead) {
-  std::size_t layers = 0;
-  for (const ReportRun& run : runs) layers = std::max(layers, layer_count(run));
-  std::string html =
+  const std::string_view scripts[] = {assets::chart_js, assets::charts, assets::reader};
+  std::string allowed;
+  for (const std::string_view script : scripts) {
+    if (!script.empty()) allowed += hash_source(script);
+  }
+  std::string html = fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; base-uri 'none'; "
+      "form-action 'none'; "
+      "style-src{}; script-src{}\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-      "<meta name=\"generator\" content=\"dirigo report, format_version 1\">\n"
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-      "script-src 'unsafe-inline'\">\n<title>Dirigo report</title>\n<style>";
-  html += report_style + layer_style(layers) +
-          "</style>\n</head>\n<body>\n<h1>Dirigo: per-token attention routing</h1>\n";
+      "<meta name=\"generator\" content=\"dirigo report, format_version 1\">\n<title>Dirigo "
+      "report</title>\n<style>{}"
+      "</style>\n</head>\n<body>\n<h1>Dirigo: per-token attention routing</h1>\n",
+      hash_source(assets::style), allowed, assets::style);
+  html += navigation(runs, !lead.empty());
   html += honest_note;
+  html += "<noscript><p>Charts and coloured text need JavaScript; the tables do not.</p></noscript>\n";
   html += lead;
-  html += "<h2>Results</h2>\n" + result_table(runs) + glossary();
-  for (std::size_t i = 0; i < runs.size(); ++i) html += run_section(runs[i], i);
-  html +=
-      "<footer>Written by <code>dirigo report</code>. This file is complete: it loads "
-      "nothing.</footer>\n<script>";
-  return html + report_script + "</script>\n</body>\n</html>\n";
+  if (!runs.empty()) html += "<h2 id=\"results\">Results of runs</h2>\n" + result_tables(runs) + glossary();
+  for (std::size_t i = 0; i < runs.size(); ++i) html += run_section(runs[i], i, runs.size() > most_unfolded);
+  html += "<footer><p>Written by <code>dirigo report</code>. This file is complete: it loads nothing.</p>\n";
+  if (!assets::chart_js.empty()) {
+    append(html,
+           "<details><summary>Charts are drawn by Chart.js; its licence</summary><pre>{}</pre></details>\n",
+           escape_lines(assets::chart_js_license));
+  } else {
+    html += "<p>This build of dirigo had no Chart.js: charts are shown as tables.</p>\n";
+  }
+  html += "</footer>\n";
+  for (const std::string_view script : scripts) html += script_element(script);
+  return html + "</body>\n</html>\n";
 }
 
 }  // namespace dirigo::tools

@@ -265,27 +265,10 @@ std::string estimate(const StudyRow::Mode* mode, const char* sign) {
   return text;
 }
 
-struct Column {
-  const char* title;
-  const char* meaning;
-};
-constexpr Column columns[] = {
-    {"method", "The arm; the null router is a controller that emits the prior for every token."},
-    {"seeds", "Runs with a result; +n: runs whose training left the finite numbers."},
-    {"lr", "Learning rate with the lowest development NLL (hard routing) of the grid below."},
-    {"NLL hard", "Test text, nats per byte, one expert per token; half the width of the 95% interval."},
-    {"NLL soft", "The same with all experts mixed."},
-    {"NLL gated", "Hard where the posterior is certain (MI), soft elsewhere."},
-    {"sampled%", "Entropy of weights drawn from the posterior, in percent of ln 3."},
-    {"cost%", "Projected cost under the nominal cost model."},
-    {"argmax cost%", "The same if each token runs its most probable expert."},
-    {"KL", "Of the posterior from the prior; near 0 is collapse."},
-    {"MI", "Mutual information of token and expert: 0 means that routing ignores the token."},
-    {"permuted", "NLL change when the routing is permuted over the tokens: 0 means it does not matter."},
-    {"attention FLOPs%", "That ran under hard routing, in percent of full attention everywhere."},
-    {"model FLOPs%", "The same for the whole model."},
-    {"train s", "Seconds of a training, on one thread beside the other runs."},
-};
+// What they mean is said in the report (report_study.cpp).
+const std::vector<std::string> columns{
+    "method",       "seeds", "lr", "NLL hard", "NLL soft",         "NLL gated",    "sampled%", "cost%",
+    "argmax cost%", "KL",    "MI", "permuted", "attention FLOPs%", "model FLOPs%", "train s"};
 
 // The label, with corpus and length where the study has several: such rows are not to be compared.
 std::string full_label(const StudyRow& row, const StudyResults& results) {
@@ -319,25 +302,6 @@ std::vector<std::string> cells(const StudyRow& row, const StudyResults& results,
           percent(hard ? hard->attention_flops_vs_full : std::nullopt),
           percent(hard ? hard->model_flops_vs_full : std::nullopt),
           number(row.train_s, 1)};
-}
-
-std::string grid_html(const StudyResults& results) {
-  std::string html =
-      "<h3>Learning rates</h3>\n<p>Development NLL, hard routing, seed 1. The test text is not read "
-      "here.</p>\n<div class=\"scroll\"><table><thead><tr><th>method</th><th>learning rate: NLL</th></tr>"
-      "</thead><tbody>\n";
-  for (const StudyRow& row : results.rows) {
-    if (row.grid.empty()) continue;
-    std::string points;
-    for (const StudyRow::GridPoint& point : row.grid) {
-      const bool best = row.learning_rate == point.learning_rate;
-      const std::string nll = point.development_nll ? number(point.development_nll, 4) : "failed";
-      points += fmt::format("{}{}{}: {}{}", points.empty() ? "" : " &middot; ", best ? "<b>" : "",
-                            point.learning_rate, nll, best ? "</b>" : "");
-    }
-    html += fmt::format("<tr><td>{}</td><td>{}</td></tr>\n", escape_html(full_label(row, results)), points);
-  }
-  return html + "</tbody></table></div>\n";
 }
 
 }  // namespace
@@ -374,30 +338,9 @@ std::string study_json(const StudyResults& results) {
 }
 
 std::string study_table(const StudyResults& results) {
-  std::vector<std::string> header;
-  for (const Column& column : columns) header.emplace_back(column.title);
-  Table table(header);
+  Table table(columns);
   for (const StudyRow& row : results.rows) table.add(cells(row, results, "+-"));
   return table.text();
-}
-
-std::string study_html(const StudyResults& results) {
-  std::string html = fmt::format(
-      "<section>\n<h2>Study {}: {}</h2>\n<p>Means over seeds with half the width of their 95% interval "
-      "(Student's t), on test text that no choice has read. FLOPs are those that ran.</p>\n<div "
-      "class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Study\"><table><thead><tr>",
-      escape_html(results.study), escape_html(results.corpus));
-  for (const Column& column : columns)
-    html += fmt::format("<th title=\"{}\">{}</th>", escape_html(column.meaning), column.title);
-  html += "</tr></thead><tbody>\n";
-  for (const StudyRow& row : results.rows) {
-    html += row.method == "null_router" ? "<tr class=\"null\">" : "<tr>";
-    for (const std::string& cell : cells(row, results, "\xC2\xB1"))
-      html += fmt::format("<td>{}</td>", escape_html(cell));
-    html += "</tr>\n";
-  }
-  html += "</tbody></table></div>\n" + grid_html(results);
-  return html + "<p>Below: the run with seed 1 of every arm.</p>\n</section>\n";
 }
 
 }  // namespace dirigo::tools

@@ -1,4 +1,4 @@
-// The results of a study as JSON, as a table, and as a part of its report.
+// The results of a study as JSON and as a table.
 #pragma once
 
 #include <optional>
@@ -48,6 +48,5 @@ StudyResults study_results(const Study& study, const std::string& corpus, const 
 
 std::string study_json(const StudyResults& results);
 std::string study_table(const StudyResults& results);
-std::string study_html(const StudyResults& results);  // the lead of its report
 
 }  // namespace dirigo::tools

@@ -11,8 +11,8 @@
 
 #include "dirigo/core/dirichlet_math.hpp"
 #include "dirigo/core/errors.hpp"
-#include "dirigo/meta_attention/empirical_bayes.hpp"
 #include "dirigo/core/ignored_target.hpp"
+#include "dirigo/meta_attention/empirical_bayes.hpp"
 #include "dirigo/meta_attention/objective.hpp"
 
 namespace dirigo::tools {

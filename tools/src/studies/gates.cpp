@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "dirigo/core/dirichlet_math.hpp"
+#include "dirigo/core/errors.hpp"
+#include "dirigo/core/ignored_target.hpp"
 
 namespace dirigo::tools {
 namespace {
@@ -83,14 +85,16 @@ class GateProbe {
       const std::int64_t windows = std::min(at_once, text_.windows - first);
       const auto tokens = static_cast<std::size_t>(windows * text_.length);
       std::vector<std::int32_t> inputs(tokens), targets(tokens);
-      std::vector<std::uint8_t> needs(text_.need_names.empty() ? 0 : tokens);
       for (std::int64_t w = 0; w < windows; ++w) {
         const auto begin = static_cast<std::size_t>(w * text_.length),
                    length = static_cast<std::size_t>(text_.length);
-        text_.window(first + w, std::span(inputs).subspan(begin, length),
-                     std::span(targets).subspan(begin, length),
-                     needs.empty() ? std::span<std::uint8_t>{} : std::span(needs).subspan(begin, length));
+        text_.window(
+            first + w,
+            {std::span(inputs).subspan(begin, length), std::span(targets).subspan(begin, length), {}, {}});
       }
+      if (std::find(targets.begin(), targets.end(), ignored_target) != targets.end())
+        throw ValueError(
+            "[study eta] --corpus: expected a text of which every byte is scored, got ignored ones");
       meta::ForwardOptions options;
       options.routing = meta::RoutingMode::hard;
       const std::vector<Tensor> replaced = means(static_cast<std::size_t>(first * text_.length), tokens);
