@@ -88,6 +88,7 @@ std::vector<Field> fields(Config& c) {
       {"model", "tie_embeddings", BoolField{&c.model.tie_embeddings}},
       {"model", "init_std", RealField{&c.model.init_std, 0, 100, true}},
       {"model", "embedding_std", RealField{&c.model.embedding_std, 0, 100, true}},
+      {"model", "bias_slope", RealField{&c.model.bias_slope, 0, 100, false}},
       {"model", "vocabulary", choice(c.model.vocabulary, {"observed", "bytes256"})},
       {"attention", "projections", choice(c.attention.projections, {"shared", "per_expert"})},
       {"attention", "window", IntegerField{&c.attention.window, 1, 1 << 20}},
