@@ -111,6 +111,7 @@ class Fables final : public Language {
         vocabulary_(fables_vocabulary(names_, objects_)) {}
 
   const Vocabulary& vocabulary() const override { return vocabulary_; }
+  std::vector<Need> tags() const override { return NeedTagger::tags(); }
   Sequence generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const override;
   double entropy_floor(std::int64_t length) const override;
 
@@ -203,7 +204,7 @@ Sequence Fables::generate(PhiloxStream& random, std::int64_t length, std::int64_
   for (const auto& [position, name] : story.keys) tagger.key(position, name);
   Sequence sequence;
   sequence.bytes.assign(story.text.begin(), story.text.begin() + static_cast<std::ptrdiff_t>(bytes));
-  sequence.needs = tagger.take();
+  tagger.move_to(sequence);
   return sequence;
 }
 

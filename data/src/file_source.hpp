@@ -11,7 +11,7 @@ class FileSource final : public DataSource {
  public:
   static std::unique_ptr<FileSource> open(const std::string& path, const SourceOptions& options);
 
-  bool has_needs() const override { return false; }
+  std::vector<Need> tags() const override { return {}; }
   std::optional<double> entropy_floor(std::int64_t) const override { return std::nullopt; }
   SourceDescription describe() const override;
 

@@ -51,6 +51,7 @@ class Recall final : public Language {
   }
 
   const Vocabulary& vocabulary() const override { return vocabulary_; }
+  std::vector<Need> tags() const override { return NeedTagger::tags(); }
   Sequence generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const override;
   double entropy_floor(std::int64_t length) const override;
 
@@ -102,7 +103,7 @@ Sequence Recall::generate(PhiloxStream& random, std::int64_t length, std::int64_
     }
   }
   sequence.bytes.resize(wanted);
-  sequence.needs = tagger.take();
+  tagger.move_to(sequence);
   return sequence;
 }
 

@@ -36,17 +36,25 @@ DataSource::DataSource(Vocabulary vocabulary, const SourceOptions& options)
 
 Batch DataSource::empty_batch(std::int64_t rows, std::int64_t length) const {
   const auto size = static_cast<std::size_t>(rows * length);
-  Batch batch{rows, length, std::vector<std::int32_t>(size), std::vector<std::int32_t>(size), {}};
-  if (has_needs()) batch.needs.resize(size);
+  Batch batch{rows, length, std::vector<std::int32_t>(size), std::vector<std::int32_t>(size), {}, {}};
+  if (has_needs()) {
+    batch.needs.resize(size);
+    batch.gaps.resize(size);
+  }
   return batch;
 }
 
-DataSource::Row DataSource::row_of(Batch& batch, std::int64_t row) const {
+DataSource::Row DataSource::row_of(Batch& batch, std::int64_t row) {
   const auto length = static_cast<std::size_t>(batch.length);
   const std::size_t begin = static_cast<std::size_t>(row) * length;
-  Row view{
-      std::span(batch.inputs).subspan(begin, length), std::span(batch.targets).subspan(begin, length), {}};
-  if (has_needs()) view.needs = std::span(batch.needs).subspan(begin, length);
+  Row view{std::span(batch.inputs).subspan(begin, length),
+           std::span(batch.targets).subspan(begin, length),
+           {},
+           {}};
+  if (!batch.needs.empty()) {
+    view.needs = std::span(batch.needs).subspan(begin, length);
+    view.gaps = std::span(batch.gaps).subspan(begin, length);
+  }
   return view;
 }
 
@@ -90,7 +98,7 @@ Batch EvaluationSet::batch(std::int64_t first, std::int64_t rows) const {
     // floor(window * available / count) without overflow of the product
     const std::uint64_t chosen =
         window * (plan_.available / plan_.count) + window * (plan_.available % plan_.count) / plan_.count;
-    source_->evaluation_row(chosen * plan_.stride, source_->row_of(batch, row));
+    source_->evaluation_row(chosen * plan_.stride, DataSource::row_of(batch, row));
   }
   return batch;
 }

@@ -67,6 +67,7 @@ void SyntheticSource::fill(PhiloxStream random, Row row) const {
     row.targets[t] = vocabulary().token(sequence.bytes[t + 1]);
   }
   std::copy(sequence.needs.begin(), sequence.needs.end(), row.needs.begin());
+  std::copy(sequence.gaps.begin(), sequence.gaps.end(), row.gaps.begin());
 }
 
 void SyntheticSource::training_row(std::uint64_t index, Row row) const {

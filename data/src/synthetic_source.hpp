@@ -16,7 +16,7 @@ class SyntheticSource final : public DataSource {
   SyntheticSource(std::unique_ptr<Language> language, std::string spec, std::uint64_t seed,
                   std::uint64_t held_out_stream, const SourceOptions& options);
 
-  bool has_needs() const override { return true; }
+  std::vector<Need> tags() const override { return language_->tags(); }
   std::optional<double> entropy_floor(std::int64_t length) const override;
   SourceDescription describe() const override;
 

@@ -2,6 +2,7 @@
 #include "dirigo/meta_attention/evaluation.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -125,51 +126,79 @@ std::vector<ContextNll> by_context(const std::vector<double>& position_sums, std
   return groups;
 }
 
+// Running sums over tokens of one need, or of one gap.
 struct NeedSums {
   std::int64_t tokens = 0;
-  double nll = 0;
+  double nll = 0, hits = 0;
   std::vector<Row> chosen_by_layer;
 
-  void add(double token_nll, const std::vector<LayerRouting>& layers, std::size_t row) {
+  void add(double token_nll, bool hit, const std::vector<LayerRouting>& layers, std::size_t row) {
     tokens += 1;
     nll += token_nll;
+    hits += hit ? 1 : 0;
     chosen_by_layer.resize(layers.size(), Row{});
     for (std::size_t l = 0; l < layers.size(); ++l)
       chosen_by_layer[l][std::size_t(layers[l].chosen[row])] += 1;
   }
 
+  void add(const NeedSums& other) {
+    tokens += other.tokens;
+    nll += other.nll;
+    hits += other.hits;
+    chosen_by_layer.resize(std::max(chosen_by_layer.size(), other.chosen_by_layer.size()), Row{});
+    for (std::size_t l = 0; l < other.chosen_by_layer.size(); ++l) {
+      for (std::size_t k = 0; k < expert_count; ++k) chosen_by_layer[l][k] += other.chosen_by_layer[l][k];
+    }
+  }
+
   NeedStatistics statistics() const {
     NeedStatistics s;
     s.tokens = tokens;
-    s.nll = tokens > 0 ? nll / double(tokens) : 0;
+    const auto mean = [this](double sum) { return tokens > 0 ? sum / double(tokens) : 0; };
+    s.nll = mean(nll);
+    s.accuracy = mean(hits);
     for (const Row& chosen : chosen_by_layer) {
       std::vector<double> fraction;
-      for (const double count : chosen) fraction.push_back(tokens > 0 ? count / double(tokens) : 0);
+      for (const double count : chosen) fraction.push_back(mean(count));
       s.fraction_argmax_by_layer.push_back(std::move(fraction));
     }
     return s;
   }
 };
 
+// The bins that hold a token.
+std::vector<GapStatistics> by_gap(const std::vector<NeedSums>& bins) {
+  std::vector<GapStatistics> result;
+  for (std::size_t bin = 0; bin < bins.size(); ++bin) {
+    const std::int64_t from = std::int64_t{1} << bin;
+    if (bins[bin].tokens > 0) result.push_back({bins[bin].statistics(), from, 2 * from - 1});
+  }
+  return result;
+}
+
 // One pass over the text, batch by batch.
 struct Batch {
   std::int64_t first_window, windows;
   std::vector<std::int32_t> inputs, targets;
   std::vector<std::uint8_t> needs;
+  std::vector<std::int32_t> gaps;
 };
 
 Batch read_batch(const EvaluationText& text, std::int64_t first, std::int64_t windows) {
-  Batch batch{first, windows, {}, {}, {}};
+  Batch batch{first, windows, {}, {}, {}, {}};
   const auto tokens = std::size_t(windows * text.length);
   batch.inputs.resize(tokens);
   batch.targets.resize(tokens);
   batch.needs.resize(text.need_names.empty() ? 0 : tokens);
+  batch.gaps.resize(batch.needs.size());
+  const auto length = std::size_t(text.length);
+  const auto part = [length](auto& values, std::int64_t window) {
+    return values.empty() ? std::span(values)
+                          : std::span(values).subspan(std::size_t(window) * length, length);
+  };
   for (std::int64_t w = 0; w < windows; ++w) {
-    const auto begin = std::size_t(w * text.length), length = std::size_t(text.length);
-    text.window(
-        first + w, std::span(batch.inputs).subspan(begin, length),
-        std::span(batch.targets).subspan(begin, length),
-        batch.needs.empty() ? std::span<std::uint8_t>{} : std::span(batch.needs).subspan(begin, length));
+    text.window(first + w,
+                {part(batch.inputs, w), part(batch.targets, w), part(batch.needs, w), part(batch.gaps, w)});
   }
   return batch;
 }
@@ -190,6 +219,24 @@ std::vector<double> token_losses(const Context& context, const Tensor& logits,
     std::copy(values.begin(), values.end(), losses.begin());
   });
   return losses;
+}
+
+// Whether the largest logit of a row, the first of equals, is the target's.
+std::vector<std::uint8_t> token_hits(const Context& context, const Tensor& logits,
+                                     std::span<const std::int32_t> targets) {
+  std::vector<std::uint8_t> hits(targets.size());
+  const std::int64_t rows = logits.shape()[0], classes = logits.shape()[1];
+  visit_dtype(logits.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const T* source = logits.data<T>();
+    context.parallel_for<T>(rows, 256, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const T* row = source + i * classes;
+        hits[std::size_t(i)] = std::max_element(row, row + classes) - row == targets[std::size_t(i)];
+      }
+    });
+  });
+  return hits;
 }
 
 class Evaluator {
@@ -236,6 +283,8 @@ class Evaluator {
     const std::vector<double> null_mean = prior_mean(model_.config().router, costs);
     std::vector<RoutingSums> sums(layers);
     std::vector<NeedSums> needs(text_.need_names.size());
+    std::vector<NeedSums> gaps;  // [floor(log2(gap))]
+    std::int64_t hit_count = 0;
     Evaluation result;
     result.executed.tokens_per_expert.assign(layers, std::vector<std::int64_t>(expert_count, 0));
     result.executed.flops_per_expert.assign(layers, std::vector<ExpertFlops>(expert_count));
@@ -269,8 +318,15 @@ class Evaluator {
           }
           for (std::size_t i = 0; i < losses.size(); ++i)
             position_sums[i % position_sums.size()] += losses[i];
-          for (std::size_t i = 0; i < batch.needs.size(); ++i)
-            needs[batch.needs[i]].add(losses[i], forward.layers, i);
+          const auto hits = token_hits(context_, forward.logits.value(), batch.targets);
+          hit_count += std::count(hits.begin(), hits.end(), 1);
+          for (std::size_t i = 0; i < batch.needs.size(); ++i) {
+            needs[batch.needs[i]].add(losses[i], hits[i] != 0, forward.layers, i);
+            if (batch.gaps[i] < 1) continue;
+            const auto bin = std::size_t(std::bit_width(std::uint32_t(batch.gaps[i]))) - 1;
+            gaps.resize(std::max(gaps.size(), bin + 1));
+            gaps[bin].add(losses[i], hits[i] != 0, forward.layers, i);
+          }
           bookkeeping += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         },
         [](const Batch&) { return std::vector<Tensor>{}; });
@@ -288,7 +344,9 @@ class Evaluator {
     for (const RoutingSums& layer : sums) result.layers.push_back(layer.statistics(costs, null_mean));
     result.overall = average(result.layers);
     result.null = null_router(model_);
+    result.accuracy = double(hit_count) / double(result.tokens);
     add_needs(result, needs);
+    result.by_gap = by_gap(gaps);
 
     Executed& executed = result.executed;
     executed.attention_flops = double(flops.attention.load() - attention);
@@ -319,14 +377,7 @@ class Evaluator {
       result.by_need[text_.need_names[i]] = needs[i].statistics();
       if (text_.need_names[i].rfind("recall_", 0) != 0) continue;
       has_recall = true;
-      recall.tokens += needs[i].tokens;
-      recall.nll += needs[i].nll;
-      recall.chosen_by_layer.resize(std::max(recall.chosen_by_layer.size(), needs[i].chosen_by_layer.size()),
-                                    Row{});
-      for (std::size_t l = 0; l < needs[i].chosen_by_layer.size(); ++l) {
-        for (std::size_t k = 0; k < expert_count; ++k)
-          recall.chosen_by_layer[l][k] += needs[i].chosen_by_layer[l][k];
-      }
+      recall.add(needs[i]);
     }
     if (has_recall) result.by_need["recall"] = recall.statistics();
   }

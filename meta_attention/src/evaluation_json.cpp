@@ -52,6 +52,19 @@ Json executed_json(const Executed& e) {
           {"tokens_per_s", e.tokens_per_s}};
 }
 
+Json need_json(const NeedStatistics& need) {
+  return {{"tokens", need.tokens},
+          {"nll", need.nll},
+          {"accuracy", need.accuracy},
+          {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
+}
+
+Json gap_json(const GapStatistics& gap) {
+  Json json{{"from", gap.from}, {"to", gap.to}};
+  json.update(need_json(gap));
+  return json;
+}
+
 }  // namespace
 
 std::string to_json(const Evaluation& e) {
@@ -61,6 +74,7 @@ std::string to_json(const Evaluation& e) {
   json["nll_se"] = e.nll_se;
   json["ppl"] = std::exp(e.nll);
   json["bpc"] = e.nll / std::log(2.0);
+  json["accuracy"] = e.accuracy;
   json["tokens"] = e.tokens;
   json["skipped_bytes"] = e.skipped_bytes;
   json["seq_len"] = e.seq_len;
@@ -79,11 +93,9 @@ std::string to_json(const Evaluation& e) {
   json["nll_by_context"] = by_context;
   json["null_router"] = routing_json(e.null);
   if (!e.by_need.empty()) {
-    for (const auto& [name, need] : e.by_need) {
-      json["by_need"][name] = {{"tokens", need.tokens},
-                               {"nll", need.nll},
-                               {"fraction_argmax_by_layer", need.fraction_argmax_by_layer}};
-    }
+    for (const auto& [name, need] : e.by_need) json["by_need"][name] = need_json(need);
+    json["by_gap"] = Json::array();
+    for (const GapStatistics& gap : e.by_gap) json["by_gap"].push_back(gap_json(gap));
     json["entropy_floor"] = optional(e.entropy_floor);
   }
   return json.dump(2);

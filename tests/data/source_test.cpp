@@ -12,6 +12,7 @@
 using dirigo::Batch;
 using dirigo::DataSource;
 using dirigo::make_source;
+using dirigo::Need;
 using dirigo::SourceOptions;
 using dirigo::ValueError;
 using dirigo::test::ScratchFile;
@@ -49,6 +50,7 @@ TEST_CASE("training targets are the inputs shifted by one") {
   REQUIRE(batch.inputs.size() == 80);
   REQUIRE(batch.targets.size() == 80);
   CHECK(batch.needs.empty());
+  CHECK(batch.gaps.empty());
   for (std::size_t i = 0; i < 80; ++i) CHECK(batch.targets[i] == (batch.inputs[i] + 1) % 251);
   for (std::size_t i = 0; i + 1 < 80; ++i) {
     if (i % 20 != 19) CHECK(batch.inputs[i + 1] == batch.targets[i]);
@@ -253,10 +255,16 @@ TEST_CASE("a synthetic source: streams, specification, vocabulary") {
   CHECK(source->describe().spec ==
         "synthetic:recall?seed=5&pool=0&stream=0&keys=16&active_keys=16&key_rate=0.12");
   CHECK_FALSE(source->describe().file.has_value());
-  CHECK(source->has_needs());
+  CHECK(source->tags() == std::vector<Need>{Need::text, Need::first, Need::recall_near, Need::recall_far});
   const auto again = make_source(source->describe().spec, {});
   CHECK(source->training_batch(9, 4, 64).inputs == again->training_batch(9, 4, 64).inputs);
   CHECK(source->training_batch(9, 4, 64).needs == again->training_batch(9, 4, 64).needs);
+  const Batch told = source->training_batch(9, 4, 64);
+  for (std::size_t i = 0; i < 256; ++i) {
+    const bool recalled = told.needs[i] == Need::recall_near || told.needs[i] == Need::recall_far;
+    CHECK((told.gaps[i] > 0) == recalled);
+    if (recalled) CHECK(told.inputs[i] == told.inputs[i - std::size_t(told.gaps[i])]);
+  }
   CHECK(source->training_batch(9, 4, 64).inputs != source->training_batch(10, 4, 64).inputs);
 
   const Batch batch = source->training_batch(3, 4, 20);

@@ -36,19 +36,23 @@ std::string text_of(const Sequence& s) {
 void check_facts(const Sequence& s, std::size_t length, std::size_t window, bool (*is_key)(std::uint8_t)) {
   REQUIRE(s.bytes.size() == length + 1);
   REQUIRE(s.needs.size() == length);
+  REQUIRE(s.gaps.size() == length);
   std::map<std::uint8_t, std::size_t> last;
   std::map<std::uint8_t, std::uint8_t> value;
   for (std::size_t t = 0; t < length; ++t) {
     if (!is_key(s.bytes[t])) {
       REQUIRE(s.needs[t] == Need::text);
+      REQUIRE(s.gaps[t] == 0);
       continue;
     }
     const auto seen = last.find(s.bytes[t]);
     if (seen == last.end()) {
       REQUIRE(s.needs[t] == Need::first);
+      REQUIRE(s.gaps[t] == 0);
       value[s.bytes[t]] = s.bytes[t + 1];
     } else {
       REQUIRE(s.needs[t] == (t - seen->second >= window ? Need::recall_far : Need::recall_near));
+      REQUIRE(s.gaps[t] == std::int32_t(t - seen->second));
       REQUIRE(s.bytes[t + 1] == value[s.bytes[t]]);
     }
     last[s.bytes[t]] = t;

@@ -52,17 +52,22 @@ std::uint8_t need(std::int64_t window, std::int64_t t) {
   return std::uint8_t((window + t * t) % 4);
 }
 
+// How far back the target was told: nowhere, or 1 to 6 bytes.
+std::int32_t gap(std::int64_t window, std::int64_t t) {
+  return std::int32_t((2 * window + t * t) % 7);
+}
+
 EvaluationText tagged_text() {
   EvaluationText text;
   text.windows = windows;
   text.length = length;
   text.need_names = {"text", "first", "recall_near", "recall_far"};
-  text.window = [](std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                   std::span<std::uint8_t> needs) {
+  text.window = [](std::int64_t index, const EvaluationWindow& to) {
     for (std::int64_t t = 0; t < length; ++t) {
-      inputs[std::size_t(t)] = token(index, t);
-      targets[std::size_t(t)] = token(index, t + 1);
-      needs[std::size_t(t)] = need(index, t);
+      to.inputs[std::size_t(t)] = token(index, t);
+      to.targets[std::size_t(t)] = token(index, t + 1);
+      to.needs[std::size_t(t)] = need(index, t);
+      to.gaps[std::size_t(t)] = gap(index, t);
     }
   };
   return text;
@@ -76,6 +81,7 @@ double negative_log_likelihood(std::span<const float> logits, std::int32_t targe
 
 struct Token {
   double nll = 0;
+  bool right = false;  // no logit is larger than the target's
   std::array<Row, layers> m{}, b{};
   std::array<std::size_t, layers> chosen{};
 };
@@ -103,8 +109,9 @@ std::vector<Token> by_hand(const Context& context, LanguageModel& model, const M
     const auto logits = forward.logits.value().span<float>();
     for (std::int64_t t = 0; t < length; ++t) {
       Token one;
-      one.nll =
-          negative_log_likelihood(logits.subspan(std::size_t(t * vocabulary), vocabulary), token(w, t + 1));
+      const auto row = logits.subspan(std::size_t(t * vocabulary), vocabulary);
+      one.nll = negative_log_likelihood(row, token(w, t + 1));
+      one.right = *std::max_element(row.begin(), row.end()) == row[std::size_t(token(w, t + 1))];
       for (std::size_t l = 0; l < layers; ++l) {
         for (std::int64_t k = 0; k < expert_count; ++k) {
           one.m[l][std::size_t(k)] = forward.layers[l].mean.at({t, k});
@@ -126,6 +133,31 @@ double mean_nll(const std::vector<Token>& tokens) {
 
 doctest::Approx about(double value) {
   return doctest::Approx(value).epsilon(2e-6).scale(1e-3);
+}
+
+// The statistics of those tokens of which is_in(number) holds.
+void check_statistics(const NeedStatistics& s, const std::vector<Token>& tokens,
+                      const std::function<bool(std::int64_t)>& is_in) {
+  std::int64_t count = 0, right = 0;
+  double nll = 0;
+  std::array<Row, layers> chosen{};
+  for (std::int64_t i = 0; i < windows * length; ++i) {
+    if (!is_in(i)) continue;
+    const Token& one = tokens[std::size_t(i)];
+    ++count;
+    nll += one.nll;
+    right += one.right ? 1 : 0;
+    for (std::size_t l = 0; l < layers; ++l) chosen[l][one.chosen[l]] += 1;
+  }
+  REQUIRE(count > 0);
+  CHECK(s.tokens == count);
+  CHECK(s.nll == about(nll / double(count)));
+  CHECK(s.accuracy == double(right) / double(count));
+  for (std::size_t l = 0; l < layers; ++l) {
+    for (std::size_t k = 0; k < 3; ++k) {
+      CHECK(s.fraction_argmax_by_layer[l][k] == about(chosen[l][k] / double(count)));
+    }
+  }
 }
 
 struct Measured {
@@ -238,35 +270,37 @@ TEST_CASE("evaluation: the routing statistics of each layer, and their mean over
   CHECK(*evaluation.overall.uncertainty_mean == about(uncertainty_overall));
 }
 
-TEST_CASE("evaluation: NLL and experts by need; recall is near and far together") {
+TEST_CASE("evaluation: NLL, accuracy and experts by need; recall is near and far together") {
   const Measured measured;
   const auto& [context, model, evaluation, tokens] = measured;
   const std::vector<std::pair<std::string, std::vector<int>>> groups{
       {"text", {0}}, {"first", {1}}, {"recall_near", {2}}, {"recall_far", {3}}, {"recall", {2, 3}}};
   CHECK(evaluation.by_need.size() == groups.size());
   for (const auto& group : groups) {
-    const std::string& name = group.first;  // clang 14 cannot capture a structured binding
     const std::vector<int>& tags = group.second;
-    CAPTURE(name);
-    std::int64_t count = 0;
-    double nll = 0;
-    std::array<Row, layers> chosen{};
-    for (std::int64_t i = 0; i < windows * length; ++i) {
-      if (std::find(tags.begin(), tags.end(), int(need(i / length, i % length))) == tags.end()) continue;
-      const Token& one = tokens[std::size_t(i)];
-      ++count;
-      nll += one.nll;
-      for (std::size_t l = 0; l < layers; ++l) chosen[l][one.chosen[l]] += 1;
-    }
-    const NeedStatistics& s = evaluation.by_need.at(name);
-    CHECK(s.tokens == count);
-    if (count == 0) continue;
-    CHECK(s.nll == about(nll / double(count)));
-    for (std::size_t l = 0; l < layers; ++l) {
-      for (std::size_t k = 0; k < 3; ++k) {
-        CHECK(s.fraction_argmax_by_layer[l][k] == about(chosen[l][k] / double(count)));
-      }
-    }
+    CAPTURE(group.first);
+    check_statistics(evaluation.by_need.at(group.first), tokens, [&](std::int64_t i) {
+      return std::find(tags.begin(), tags.end(), int(need(i / length, i % length))) != tags.end();
+    });
+  }
+  const auto right = std::count_if(tokens.begin(), tokens.end(), [](const Token& one) { return one.right; });
+  CHECK(right > 0);
+  CHECK(evaluation.accuracy == double(right) / double(windows * length));
+}
+
+TEST_CASE("evaluation: NLL, accuracy and experts by how far back the target was told") {
+  const Measured measured;
+  const auto& [context, model, evaluation, tokens] = measured;
+  const std::int64_t bounds[][2] = {{1, 1}, {2, 3}, {4, 7}};
+  REQUIRE(evaluation.by_gap.size() == 3);
+  for (std::size_t g = 0; g < 3; ++g) {
+    const std::int64_t from = bounds[g][0], to = bounds[g][1];
+    CAPTURE(from);
+    CHECK(evaluation.by_gap[g].from == from);
+    CHECK(evaluation.by_gap[g].to == to);
+    check_statistics(evaluation.by_gap[g], tokens, [&](std::int64_t i) {
+      return gap(i / length, i % length) >= from && gap(i / length, i % length) <= to;
+    });
   }
 }
 

@@ -85,12 +85,23 @@ TEST_CASE("eval: forced experts run alone, deltas and needs appear where they be
   const auto tagged = directory.command("eval fables --windows 8 --deltas --json");
   REQUIRE(tagged.code == 0);
   const json fables = json::parse(tagged.out);
+  CHECK(fables["by_need"].size() == 5);
   CHECK(fables["by_need"].contains("recall"));
+  CHECK(fables["accuracy"].is_number());
+  std::int64_t told = 0;
+  for (const json& gap : fables["by_gap"]) {
+    for (const char* key : {"from", "to", "nll", "accuracy"}) CHECK(gap[key].is_number());
+    CHECK(gap["fraction_argmax_by_layer"].size() == 2);
+    told += gap["tokens"].get<std::int64_t>();
+  }
+  CHECK(told == fables["by_need"]["recall"]["tokens"]);
   CHECK(fables["entropy_floor"].is_number());
   CHECK(fables["deltas"]["permutation_delta_nll"].is_number());
   const auto table = directory.command("eval fables --windows 8 --deltas");
   CHECK(table.out.find("recall_far") != std::string::npos);
   CHECK(table.out.find("permuted over tokens") != std::string::npos);
+  CHECK(table.out.find("told so many bytes back") != std::string::npos);
+  CHECK(table.out.find("right%") != std::string::npos);
 }
 
 TEST_CASE("eval: the table names an evidence lower bound only where training maximised one") {

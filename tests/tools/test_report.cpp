@@ -49,6 +49,19 @@ TEST_CASE("report: evaluations are read, damaged ones refused with their name") 
     std::string text = evaluation;
     return text.replace(text.find(from), from.size(), to);
   };
+  // needs and gaps; files of older versions hold no accuracy
+  const std::string need = R"({"tokens":4,"nll":0.5,"accuracy":0.75,"fraction_argmax_by_layer":[[1,0,0]]})";
+  const ResultRow tagged = parse_evaluation(
+      damaged("\"executed\"", R"("by_need":{"text":{"tokens":1,"nll":2,"fraction_argmax_by_layer":[]}},)"
+                              R"("by_gap":[{"from":4,"to":7,)" +
+                                  need.substr(1) + "],\"executed\""),
+      "e");
+  REQUIRE(tagged.needs.size() == 1);
+  CHECK(!tagged.needs[0].accuracy);
+  REQUIRE(tagged.gaps.size() == 1);
+  CHECK(tagged.gaps[0].tag == "4-7");
+  CHECK(tagged.gaps[0].tokens == 4);
+  CHECK(tagged.gaps[0].accuracy == 0.75);
   CHECK_THROWS_WITH_AS(parse_evaluation("[1]", "eval.json"), doctest::Contains("eval.json"), IoError);
   CHECK_THROWS_AS(parse_evaluation(damaged("640", "-1"), "e"), IoError);
   CHECK_THROWS_AS(parse_evaluation(damaged("640", "\"many\""), "e"), IoError);
@@ -110,6 +123,7 @@ TEST_CASE("report: one complete file that loads nothing, with the null row") {
   CHECK(holds(html, "<polyline"));
   CHECK(holds(html, "needs recall_far"));
   CHECK(holds(html, "need-far"));
+  CHECK(holds(html, "<th>told so many bytes back</th><th>bytes</th><th>NLL</th><th>right %</th>"));
   CHECK(holds(html, "for=\"layer-1-1\""));
   CHECK(holds(html, "name=\"viewport\""));
   CHECK(holds(html, "prefers-color-scheme: dark"));

@@ -311,7 +311,7 @@ TEST_CASE("evaluation_text: the windows of the source") {
   CHECK(text.length == 16);
   CHECK(text.need_names.empty());
   std::vector<std::int32_t> inputs(16), targets(16);
-  text.window(3, inputs, targets, {});
+  text.window(3, {inputs, targets, {}, {}});
   CHECK(inputs == set.batch(3, 1).inputs);
   CHECK(targets == set.batch(3, 1).targets);
 }

@@ -70,11 +70,10 @@ meta::EvaluationText windows_of(const Opened& run, const Windows& windows) {
   const std::int64_t available = text.windows;
   text.windows = static_cast<std::int64_t>(windows.chosen.size()) * parts;
   text.window = [read = text.window, chosen = windows.chosen, parts, available](
-                    std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                    std::span<std::uint8_t> needs) {
+                    std::int64_t index, const meta::EvaluationWindow& to) {
     const std::int64_t window = chosen[static_cast<std::size_t>(index / parts)] * parts + index % parts;
     // A synthetic language has no more windows of a short length than of a long one: other bytes, refused.
-    if (window < available) read(window, inputs, targets, needs);
+    if (window < available) read(window, to);
   };
   return text;
 }
@@ -83,9 +82,9 @@ meta::EvaluationText windows_of(const Opened& run, const Windows& windows) {
 std::string hash_of_targets(const Opened& run, const meta::EvaluationText& text) {
   const auto size = static_cast<std::size_t>(text.length);
   std::vector<std::int32_t> inputs(size), targets(size);
-  std::vector<std::uint8_t> needs(text.need_names.empty() ? 0 : size), bytes;
+  std::vector<std::uint8_t> bytes;
   for (std::int64_t w = 0; w < text.windows; ++w) {
-    text.window(w, inputs, targets, needs);
+    text.window(w, {inputs, targets, {}, {}});
     for (const std::int32_t token : targets)
       bytes.push_back(run.description.vocabulary[static_cast<std::size_t>(token)]);
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "dirigo/core/errors.hpp"
@@ -90,15 +91,19 @@ meta::EvaluationText evaluation_text(const DataSource& source, EvaluationSet set
   text.length = set.length();
   text.skipped_bytes = static_cast<std::int64_t>(set.skipped_bytes());
   text.entropy_floor = source.entropy_floor(set.length());
-  if (source.has_needs()) text.need_names = need_names();
-  text.window = [set](std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                      std::span<std::uint8_t> needs) {
-    const Batch batch = set.batch(index, 1);
-    std::copy(batch.inputs.begin(), batch.inputs.end(), inputs.begin());
-    std::copy(batch.targets.begin(), batch.targets.end(), targets.begin());
-    if (needs.empty()) return;
-    std::transform(batch.needs.begin(), batch.needs.end(), needs.begin(),
-                   [](Need need) { return static_cast<std::uint8_t>(need); });
+  std::array<std::uint8_t, 256> index{};  // of a tag, among those of this source
+  for (const Need need : source.tags()) {
+    index[static_cast<std::size_t>(need)] = static_cast<std::uint8_t>(text.need_names.size());
+    text.need_names.push_back(need_names()[static_cast<std::size_t>(need)]);
+  }
+  text.window = [set, index](std::int64_t window, const meta::EvaluationWindow& to) {
+    const Batch batch = set.batch(window, 1);
+    std::copy(batch.inputs.begin(), batch.inputs.end(), to.inputs.begin());
+    std::copy(batch.targets.begin(), batch.targets.end(), to.targets.begin());
+    if (to.needs.empty()) return;
+    std::transform(batch.needs.begin(), batch.needs.end(), to.needs.begin(),
+                   [&](Need need) { return index[static_cast<std::size_t>(need)]; });
+    std::copy(batch.gaps.begin(), batch.gaps.end(), to.gaps.begin());
   };
   return text;
 }

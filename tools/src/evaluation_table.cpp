@@ -16,6 +16,10 @@ std::string number(std::optional<double> value, int decimals) {
   return value ? fmt::format("{:.{}f}", *value, decimals) : "-";
 }
 
+std::string range(std::int64_t from, std::int64_t to) {
+  return from == to ? fmt::format("{}", to) : fmt::format("{}-{}", from, to);
+}
+
 Row join(Row left, const Row& right) {
   left.insert(left.end(), right.begin(), right.end());
   return left;
@@ -57,31 +61,39 @@ std::string executed_table(const meta::Executed& e) {
   return text;
 }
 
-std::string need_table(const meta::Evaluation& e) {
-  Row header{"what the next byte needs", "bytes", "NLL"};
+Row need_header(const char* what, const meta::Evaluation& e) {
+  Row header{what, "bytes", "NLL", "right%"};
   for (std::size_t l = 0; l < e.layers.size(); ++l)
     header.push_back(fmt::format("layer {} full/linear/local %", l));
-  Table table(header);
-  for (const auto& [tag, need] : e.by_need) {
-    Row row{"  " + tag, fmt::format("{}", need.tokens), number(need.nll, 4)};
-    for (std::size_t l = 0; l < e.layers.size(); ++l) {
-      if (l >= need.fraction_argmax_by_layer.size() || need.tokens == 0) {
-        row.push_back("-");
-        continue;
-      }
-      const std::vector<double>& share = need.fraction_argmax_by_layer[l];
-      row.push_back(fmt::format("{:.1f} / {:.1f} / {:.1f}", 100 * share[0], 100 * share[1], 100 * share[2]));
+  return header;
+}
+
+Row need_row(const std::string& name, const meta::NeedStatistics& need, std::size_t layers) {
+  Row row{"  " + name, fmt::format("{}", need.tokens), number(need.nll, 4), number(100 * need.accuracy, 1)};
+  for (std::size_t l = 0; l < layers; ++l) {
+    if (l >= need.fraction_argmax_by_layer.size() || need.tokens == 0) {
+      row.push_back("-");
+      continue;
     }
-    table.add(row);
+    const std::vector<double>& share = need.fraction_argmax_by_layer[l];
+    row.push_back(fmt::format("{:.1f} / {:.1f} / {:.1f}", 100 * share[0], 100 * share[1], 100 * share[2]));
   }
-  return table.text();
+  return row;
+}
+
+std::string need_tables(const meta::Evaluation& e) {
+  Table needs(need_header("what the next byte needs", e));
+  for (const auto& [tag, need] : e.by_need) needs.add(need_row(tag, need, e.layers.size()));
+  if (e.by_gap.empty()) return needs.text();
+  Table gaps(need_header("told so many bytes back", e));
+  for (const auto& gap : e.by_gap) gaps.add(need_row(range(gap.from, gap.to), gap, e.layers.size()));
+  return needs.text() + "\n" + gaps.text();
 }
 
 std::string context_table(const std::vector<meta::ContextNll>& groups) {
   Row header{"bytes of context"}, values{"NLL"};
   for (const auto& group : groups) {
-    header.push_back(group.from == group.to ? fmt::format("{}", group.to)
-                                            : fmt::format("{}-{}", group.from, group.to));
+    header.push_back(range(group.from, group.to));
     values.push_back(number(group.nll, 3));
   }
   Table table(header);
@@ -136,7 +148,7 @@ std::string evaluation_table(const meta::Evaluation& evaluation, const Evaluatio
   std::string text = headline(evaluation, subject) + "\n" + routing_table(evaluation) + "\n";
   text += executed_table(evaluation.executed) + "\n";
   text += context_table(evaluation.nll_by_context) + "\n";
-  if (!evaluation.by_need.empty()) text += need_table(evaluation) + "\n";
+  if (!evaluation.by_need.empty()) text += need_tables(evaluation) + "\n";
   if (evaluation.deltas) text += deltas_table(*evaluation.deltas) + "\n";
   return text + notes(config);
 }

@@ -44,9 +44,11 @@ struct ResultRow {
     std::string tag;
     std::int64_t tokens = 0;
     double nll = 0;
+    std::optional<double> accuracy;  // none in files of older versions
     std::vector<std::vector<double>> fraction_argmax_by_layer;
   };
   std::vector<Need> needs;
+  std::vector<Need> gaps;  // `tag` is the range of bytes
 };
 
 // A byte of held-out text with its score, and what predicting the byte after it needs.

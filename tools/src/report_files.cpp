@@ -82,11 +82,20 @@ std::optional<meta::Deltas> parse_deltas(const Json& json, const std::string& wh
 }
 
 ResultRow::Need parse_need(const std::string& tag, const Json& json, const std::string& where) {
-  ResultRow::Need need{tag, count(json, "tokens", where), number(json, "nll", where), {}};
+  ResultRow::Need need{tag,
+                       count(json, "tokens", where),
+                       number(json, "nll", where),
+                       optional_number(json, "accuracy", where),
+                       {}};
   for (const Json& layer : array(json, "fraction_argmax_by_layer", where)) {
     need.fraction_argmax_by_layer.push_back(fractions(layer, "fraction_argmax_by_layer", where));
   }
   return need;
+}
+
+ResultRow::Need parse_gap(const Json& json, const std::string& where) {
+  const std::int64_t from = count(json, "from", where), to = count(json, "to", where);
+  return parse_need(from == to ? fmt::format("{}", to) : fmt::format("{}-{}", from, to), json, where);
 }
 
 std::string text(const Json& object, const char* key, const std::string& fallback) {
@@ -128,6 +137,9 @@ ResultRow parse_evaluation(std::string_view content, const std::string& where) {
   const Json& needs = member(json, "by_need");
   if (needs.is_object()) {
     for (const auto& [tag, need] : needs.items()) row.needs.push_back(parse_need(tag, need, where));
+  }
+  if (json.contains("by_gap")) {
+    for (const Json& gap : array(json, "by_gap", where)) row.gaps.push_back(parse_gap(gap, where));
   }
   return row;
 }

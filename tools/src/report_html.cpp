@@ -122,22 +122,30 @@ std::string layer_table(const ResultRow& row) {
   return html + "</tbody></table></div>\n";
 }
 
-std::string need_table(const ResultRow& row) {
-  std::string html =
-      "<p>By what predicting the next byte needs: <b>text</b> the last few bytes, <b>first</b> a fact stated "
-      "for the first "
-      "time (unpredictable), <b>recall</b> a fact stated before, <b>recall_far</b> one from beyond the local "
-      "window. Shares are "
-      "full / linear / local in percent.</p>\n<div "
-      "class=\"scroll\"><table><thead><tr><th>need</th><th>bytes</th><th>NLL</th>";
-  for (std::size_t l = 0; l < row.layers.size(); ++l) append(html, "<th>layer {}</th>", l);
+std::string need_rows(const char* what, const std::vector<ResultRow::Need>& needs, std::size_t layers) {
+  std::string html = "<div class=\"scroll\"><table><thead><tr>";
+  append(html, "<th>{}</th><th>bytes</th><th>NLL</th><th>right %</th>", what);
+  for (std::size_t l = 0; l < layers; ++l) append(html, "<th>layer {}</th>", l);
   html += "</tr></thead><tbody>\n";
-  for (const ResultRow::Need& need : row.needs) {
-    append(html, "<tr><td>{}</td><td>{}</td><td>{:.4f}</td>", escape_html(need.tag), need.tokens, need.nll);
+  for (const ResultRow::Need& need : needs) {
+    append(html, "<tr><td>{}</td><td>{}</td><td>{:.4f}</td><td>{}</td>", escape_html(need.tag), need.tokens,
+           need.nll, need.accuracy ? fmt::format("{:.1f}", 100 * *need.accuracy) : none);
     for (const auto& fractions : need.fraction_argmax_by_layer) append(html, "<td>{}</td>", mix(fractions));
     html += "</tr>\n";
   }
   return html + "</tbody></table></div>\n";
+}
+
+std::string need_tables(const ResultRow& row) {
+  std::string html =
+      "<p>By what predicting the next byte needs: <b>text</b> the last few bytes, <b>first</b> a fact stated "
+      "for the first "
+      "time (unpredictable), <b>recall</b> a fact stated before, <b>recall_far</b> one from beyond the local "
+      "window. Right: how often the most likely byte came. Shares are full / linear / local in "
+      "percent.</p>\n";
+  html += need_rows("need", row.needs, row.layers.size());
+  if (!row.gaps.empty()) html += need_rows("told so many bytes back", row.gaps, row.layers.size());
+  return html;
 }
 
 // How sure the choice is: 0 where all weights are equal, 1 where one has all. (The Dirichlet's differential
@@ -274,7 +282,7 @@ std::string run_section(const ReportRun& run, std::size_t index) {
     append(html, "<h3>Routing by layer: {}, {}</h3>\n", escape_html(row.routing),
            escape_html(row.evaluated_on));
     html += layer_table(row);
-    if (!row.needs.empty()) html += need_table(row);
+    if (!row.needs.empty()) html += need_tables(row);
   }
   return html + "</section>\n";
 }

@@ -68,9 +68,10 @@ Table evaluation_table(const std::vector<std::pair<std::string, const meta::Eval
 }
 
 Table need_table(const meta::Evaluation& evaluation) {
-  Table table({"need", "tokens", "NLL", "to full%", "linear%", "local%"});
+  Table table({"need", "tokens", "NLL", "right%", "to full%", "linear%", "local%"});
   for (const auto& [name, need] : evaluation.by_need) {
-    std::vector<std::string> cells{name, std::to_string(need.tokens), number(need.nll, 4)};
+    std::vector<std::string> cells{name, std::to_string(need.tokens), number(need.nll, 4),
+                                   number(100 * need.accuracy, 1)};
     for (std::size_t k = 0; k < meta::expert_count; ++k) {
       const bool known = !need.fraction_argmax_by_layer.empty();
       cells.push_back(known ? number(100 * need.fraction_argmax_by_layer.back()[k], 1) : "-");

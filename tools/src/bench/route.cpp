@@ -219,8 +219,7 @@ std::vector<std::int32_t> held_out_tokens(const meta::RunDescription& run, std::
   std::vector<std::int32_t> inputs, targets;
   inputs.resize(std::size_t(length));
   targets.resize(inputs.size());
-  std::vector<std::uint8_t> needs(windows.need_names.empty() ? 0 : inputs.size());
-  windows.window(0, inputs, targets, needs);
+  windows.window(0, {inputs, targets, {}, {}});
   return inputs;
 }
 

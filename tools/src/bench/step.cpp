@@ -19,7 +19,7 @@ namespace {
 Batch random_batch(const meta::TrainConfig& train, std::int64_t vocabulary) {
   const auto size = static_cast<std::size_t>(train.batch * train.seq_len);
   Batch batch{
-      train.batch, train.seq_len, std::vector<std::int32_t>(size), std::vector<std::int32_t>(size), {}};
+      train.batch, train.seq_len, std::vector<std::int32_t>(size), std::vector<std::int32_t>(size), {}, {}};
   PhiloxStream random(random_key(1, 0, Purpose::data), 0);
   const auto draw = [&] {
     return static_cast<std::int32_t>(random.below(static_cast<std::uint64_t>(vocabulary)));

@@ -14,7 +14,7 @@
 namespace dirigo {
 
 // What predicting the byte after an input position needs, where the language knows it. Routing and NLL are
-// taken at that input position. The tag `recall` that people read is the union of the last two.
+// taken at that input position. The tag `recall` that people read is the union of recall_near and recall_far.
 enum class Need : std::uint8_t {
   text,         // the last few bytes, or nothing that the context holds
   first,        // a fact stated for the first time: unpredictable
@@ -32,6 +32,9 @@ struct Batch {
   std::vector<std::int32_t> inputs;   // (B,T) tokens
   std::vector<std::int32_t> targets;  // (B,T) targets[b,t] = the token after inputs[b,t]
   std::vector<Need> needs;            // (B,T), or empty for a source without tags
+  // (B,T), or empty without tags: how far back the byte to predict stood when it was last told, at least 1
+  // (for a key: the distance to its last occurrence); 0 where it was not
+  std::vector<std::int32_t> gaps;
 };
 
 struct SourceOptions {
@@ -85,8 +88,10 @@ class DataSource {
   // window. The set refers to this source.
   EvaluationSet evaluation(std::int64_t length, std::int64_t stride = 0, std::int64_t windows = 0) const;
 
-  // Whether batches carry needs.
-  virtual bool has_needs() const = 0;
+  // The tags that its batches can carry, in the order of Need; none for a file.
+  virtual std::vector<Need> tags() const = 0;
+  // Whether batches carry needs and gaps.
+  bool has_needs() const { return !tags().empty(); }
 
   // Expected NLL per byte of the generating process itself, given all earlier bytes of the window, averaged
   // over the targets of windows of `length` inputs; none where it is unknown.
@@ -96,11 +101,12 @@ class DataSource {
   virtual SourceDescription describe() const = 0;
 
  protected:
-  // One row of a batch; `needs` is empty without tags.
+  // One row of a batch; `needs` and `gaps` are empty without tags.
   struct Row {
     std::span<std::int32_t> inputs;
     std::span<std::int32_t> targets;
     std::span<Need> needs;
+    std::span<std::int32_t> gaps;
   };
   // The windows that an evaluation reads: number i is `stride` * floor(i * available / count).
   struct EvaluationPlan {
@@ -126,7 +132,7 @@ class DataSource {
   friend std::unique_ptr<DataSource> make_source(const std::string& spec, const SourceOptions& options);
   std::uint64_t stream_index(std::uint64_t step, std::int64_t rows, std::int64_t row) const;
   Batch empty_batch(std::int64_t rows, std::int64_t length) const;
-  Row row_of(Batch& batch, std::int64_t row) const;
+  static Row row_of(Batch& batch, std::int64_t row);
 
   Vocabulary vocabulary_;
   SourceOptions options_;

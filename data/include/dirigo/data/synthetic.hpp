@@ -13,10 +13,11 @@
 namespace dirigo {
 
 // A generated sequence: length + 1 bytes, and for the first `length` of them what predicting the next one
-// needs.
+// needs and how far back it was told (Batch::gaps).
 struct Sequence {
   std::vector<std::uint8_t> bytes;
   std::vector<Need> needs;
+  std::vector<std::int32_t> gaps;
 };
 
 // A process that generates sequences.
@@ -25,6 +26,9 @@ class Language {
   virtual ~Language() = default;
 
   virtual const Vocabulary& vocabulary() const = 0;
+
+  // The tags that its sequences can carry, in the order of Need.
+  virtual std::vector<Need> tags() const = 0;
 
   // A fresh sequence: `length` inputs and one more byte. `window` divides recall_near from recall_far.
   virtual Sequence generate(PhiloxStream& random, std::int64_t length, std::int64_t window) const = 0;

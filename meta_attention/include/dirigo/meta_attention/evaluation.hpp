@@ -11,14 +11,20 @@
 
 namespace dirigo::meta {
 
-// A set of equally long windows of text. `window(i, inputs, targets, needs)` fills `length` values each;
-// `needs` (empty for untagged text) holds indices into `need_names`.
+// One window of text, `length` values each.
+struct EvaluationWindow {
+  std::span<std::int32_t> inputs, targets;
+  // For tagged text, else empty: indices into `need_names`, and how far back the target was told (0:
+  // nowhere).
+  std::span<std::uint8_t> needs;
+  std::span<std::int32_t> gaps;
+};
+
+// A set of equally long windows of text. `window(i, to)` fills what `to` has room for.
 struct EvaluationText {
   std::int64_t windows = 0, length = 0;
-  std::function<void(std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                     std::span<std::uint8_t> needs)>
-      window;
-  std::vector<std::string> need_names;
+  std::function<void(std::int64_t index, const EvaluationWindow& to)> window;
+  std::vector<std::string> need_names;  // empty for untagged text
   std::optional<double> entropy_floor;
   std::int64_t skipped_bytes = 0;
 };
@@ -50,10 +56,16 @@ struct RoutingStatistics {
 // The null router: a controller that emits the run's own prior for every token.
 RoutingStatistics null_router(const LanguageModel& model);
 
+// Of the tokens with one need. Accuracy: how often the largest logit (the first of equals) is the target's.
 struct NeedStatistics {
   std::int64_t tokens = 0;
-  double nll = 0;
+  double nll = 0, accuracy = 0;
   std::vector<std::vector<double>> fraction_argmax_by_layer;
+};
+
+// Of the tokens whose target was last told `from` to `to` bytes back.
+struct GapStatistics : NeedStatistics {
+  std::int64_t from = 0, to = 0;
 };
 
 // NLL of the positions that have seen `from` to `to` bytes of context (the input itself counts).
@@ -76,6 +88,7 @@ struct Deltas {
 
 struct Evaluation {
   double nll = 0, nll_se = 0;      // nats per byte; standard error over windows
+  double accuracy = 0;             // as in NeedStatistics
   std::vector<double> window_nll;  // of each window, in the text's order
   std::int64_t tokens = 0, skipped_bytes = 0, seq_len = 0;
   RoutingMode routing_mode = RoutingMode::soft;
@@ -86,6 +99,7 @@ struct Evaluation {
   std::vector<ContextNll> nll_by_context;  // 1, 2, 3-4, 5-8, 9-16, ... bytes
   RoutingStatistics null;
   std::map<std::string, NeedStatistics> by_need;
+  std::vector<GapStatistics> by_gap;  // 1, 2-3, 4-7, 8-15, ... bytes, those that occur
   std::optional<double> entropy_floor;
 };
 
