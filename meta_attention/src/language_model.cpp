@@ -143,7 +143,7 @@ LanguageModel::LanguageModel(const Context& context, const Config& config, std::
   impl_ = std::make_unique<Impl>(context, config, vocabulary, seed, dtype);
   visit("", [&](const std::string& name, nn::Parameter& parameter) {
     if (parameter.value.rank() < 2) return;                     // biases are 0, LayerNorm gains 1
-    if (name.find("window_bias") != std::string::npos) return;  // no position is preferred at first
+    if (name.find("window_bias") != std::string::npos) return;  // starts as model.bias_slope says
     const bool embedding = name == "embed.weight" || name == "pos.weight";
     rescale(parameter.value, embedding ? config.model.embedding_std : config.model.init_std);
   });

@@ -167,6 +167,26 @@ void Controller::visit(const std::string& prefix, nn::ParameterVisitor visitor) 
   fc2.visit(nn::join_names(prefix, "fc2"), visitor);
 }
 
+namespace {
+
+// b_{h,d} = -slope 4^-h |d - 1|: steep heads read the last few tokens, flat ones the window, as in ALiBi
+// (arXiv:2108.12409), but centred on the previous token, since the residual stream has the token itself.
+Tensor initial_window_bias(const Context& context, const Config& config, DType dtype) {
+  const std::int64_t heads = config.model.heads, window = config.attention.window;
+  Tensor bias = Tensor::zeros(context, Shape{heads, window}, dtype);
+  visit_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    auto out = bias.span<T>().begin();
+    for (std::int64_t h = 0; h < heads; ++h) {
+      const double slope = config.model.bias_slope * std::pow(0.25, double(h));
+      for (std::int64_t d = 0; d < window; ++d) *out++ = T(0 - slope * std::abs(double(d - 1)));
+    }
+  });
+  return bias;
+}
+
+}  // namespace
+
 bool has_window_bias(const Config& config) {
   return config.model.positions == Positions::window_bias &&
          (config.router.kind != RouterKind::static_expert || config.router.expert == ExpertKind::local);
@@ -178,10 +198,7 @@ RoutedAttention::RoutedAttention(const Context& context, const Config& config, s
     : config_(config),
       costs_(costs.begin(), costs.end()),
       prior_(prior.begin(), prior.end()),
-      window_bias_{has_window_bias(config)
-                       ? Tensor::zeros(context, Shape{config.model.heads, config.attention.window}, dtype)
-                       : Tensor(),
-                   {}},
+      window_bias_{has_window_bias(config) ? initial_window_bias(context, config, dtype) : Tensor(), {}},
       experts_(make_experts(config.model, config.attention,
                             window_bias_.value.defined() ? &window_bias_ : nullptr)) {
   const std::int64_t width = config.model.d_model;

@@ -576,6 +576,24 @@ TEST_CASE("parameter names are those of the interface") {
   CHECK(double(own.parameter_count()) == parameter_count(own.config(), vocabulary));
 }
 
+TEST_CASE("positions: bias_slope starts the bias at -s 4^-h |d - 1|") {
+  const Context context({.threads = 1});
+  Config config =
+      with_positions(small_config(Projections::shared, RouterKind::bayes), Positions::window_bias);
+  config.model.bias_slope = 2;
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    LanguageModel model(context, config, vocabulary, 3, dtype);
+    int biases = 0;
+    for (const auto& named : model.parameters()) {
+      if (named.name.find("window_bias") == std::string::npos) continue;
+      ++biases;
+      CHECK(named.parameter->value.to_vector() ==
+            std::vector<double>{-2, 0, -2, -4, -6, -0.5, 0, -0.5, -1, -1.5});
+    }
+    CHECK(biases == 2);
+  }
+}
+
 TEST_CASE("positions: which parameters a model has") {
   const Context context({.threads = 1});
   for (const Config& config : variants()) {

@@ -242,7 +242,7 @@ void add_mixes(Cases& cases, const Context& context, const RouteBench& options, 
 
 void add_model(Cases& cases, const Context& context, const meta::LoadedRun& run,
                const std::vector<std::int64_t>& lengths) {
-  const std::int64_t longest = run.description.config.model.max_len;
+  const std::int64_t longest = meta::longest_text(run.description.config);
   const std::size_t before = cases.size();
   for (const std::int64_t length : lengths) {
     if (length > longest) continue;
@@ -251,7 +251,7 @@ void add_model(Cases& cases, const Context& context, const meta::LoadedRun& run,
       cases.push_back(std::make_unique<ModelCase>(context, *run.model, tokens, own));
   }
   if (cases.size() == before) {
-    throw ValueError(fmt::format("[bench] --lengths: expected one of at most the run's max_len = {}, got {}",
+    throw ValueError(fmt::format("[bench] --lengths: expected one of at most {}, which the run's positions allow, got {}",
                                  longest, fmt::join(lengths, ", ")));
   }
 }

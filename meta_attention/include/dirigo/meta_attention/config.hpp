@@ -46,6 +46,9 @@ struct ModelConfig {
   VocabularyKind vocabulary = VocabularyKind::observed;
   // Standard deviations of the initial weight matrices, and of the token and position embeddings.
   double init_std = nn::initial_deviation, embedding_std = nn::initial_deviation;
+  // Where the bias by distance starts (docs/mathematics/positions.md): 0, or falling by this much per byte of
+  // distance from the previous one in the first head, by a quarter of it in the next, and so on.
+  double bias_slope = 0;
 };
 
 struct AttentionConfig {
