@@ -116,7 +116,8 @@ StudyArm parse_arm(const Json& json, const std::string& where, const ArmsReader&
   const ArmsReader& text = json.contains("corpus") ? reader : common;
   arm.data = {text.text("corpus", ""), text.text("valid", ""), text.count("train_bytes", 0)};
   arm.exhibit = reader.text("exhibit", "");
-  if (arm.data.corpus.empty() && (!arm.data.valid.empty() || arm.data.train_bytes > 0))
+  const bool cuts = json.contains("valid") || json.contains("train_bytes");
+  if ((cuts && !json.contains("corpus")) || (arm.data.corpus.empty() && arm.data != StudyDataOptions{}))
     reader.fail("corpus", "one for valid and train_bytes", "none");
   if (arm.method == "null_router") reader.fail("method", "a name of your own", "null_router, which is added");
   return arm;
