@@ -123,7 +123,7 @@ TEST_CASE("report: one complete file that loads nothing, with the null row") {
   CHECK(holds(html, "<polyline"));
   CHECK(holds(html, "needs recall_far"));
   CHECK(holds(html, "need-far"));
-  CHECK(holds(html, "<th>told so many bytes back</th><th>bytes</th><th>NLL</th><th>right %</th>"));
+  CHECK(holds(html, "<th>need</th><th>bytes</th><th>NLL</th><th>right %</th>"));
   CHECK(holds(html, "for=\"layer-1-1\""));
   CHECK(holds(html, "name=\"viewport\""));
   CHECK(holds(html, "prefers-color-scheme: dark"));
