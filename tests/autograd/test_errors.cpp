@@ -59,7 +59,8 @@ TEST_CASE("wrong shapes and values are refused") {
   CHECK_THROWS_AS(ops::cross_entropy(matrix, Indices{0, 1, 2, 3}), ValueError);
   CHECK_THROWS_AS(ops::cross_entropy(empty, {}), ValueError);
   CHECK_THROWS_AS(ops::cross_entropy(matrix, Indices{0, 1, 2, -2}), ValueError);
-  CHECK_THROWS_AS(ops::cross_entropy(matrix, Indices{-1, -1, -1, -1}), ValueError);  // nothing to take the mean of
+  CHECK_THROWS_AS(ops::cross_entropy(matrix, Indices{-1, -1, -1, -1}),
+                  ValueError);  // nothing to take the mean of
   CHECK_THROWS_AS(ops::cross_entropy(matrix, Indices{0, 1, 2, 0}, 0.0), ValueError);
   CHECK_THROWS_AS(ops::cross_entropy(cube, Indices{0, 1}), ShapeError);
   CHECK_THROWS_AS(ops::mix(variable({4, 2}), {}), ValueError);

@@ -167,7 +167,9 @@ TEST_CASE("report: one complete file that loads nothing, with the null row") {
   CHECK(holds(html, "run: hard, training text"));
   CHECK(holds(html, "fables: soft, held-out text"));  // evaluated here: there was no eval-*.json
   CHECK(holds(html, "evidence lower bound (ELBO)"));
-  CHECK(holds(html, "<th>told so many bytes back</th><th>bytes</th><th>NLL</th><th>right %</th>"));
+  CHECK(holds(html,
+              "<th rowspan=\"2\">need</th><th rowspan=\"2\">bytes</th><th rowspan=\"2\">NLL</th><th "
+              "rowspan=\"2\">right %</th>"));
   CHECK(holds(html, "next byte needs recall_far"));
   CHECK(holds(html, "\"needs\":[\"\","));
   CHECK(holds(html, "class=\"heat heat-"));
