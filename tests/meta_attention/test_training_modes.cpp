@@ -99,11 +99,10 @@ EvaluationText random_text(std::int64_t windows) {
   EvaluationText text;
   text.windows = windows;
   text.length = length;
-  text.window = [](std::int64_t index, std::span<std::int32_t> inputs, std::span<std::int32_t> targets,
-                   std::span<std::uint8_t>) {
+  text.window = [](std::int64_t index, const EvaluationWindow& to) {
     const auto random = tokens(length + 1, std::uint32_t(100 + index));
-    std::copy(random.begin(), random.end() - 1, inputs.begin());
-    std::copy(random.begin() + 1, random.end(), targets.begin());
+    std::copy(random.begin(), random.end() - 1, to.inputs.begin());
+    std::copy(random.begin() + 1, random.end(), to.targets.begin());
   };
   return text;
 }
@@ -363,7 +362,7 @@ TEST_CASE("empirical Bayes: evaluation measures against each layer's prior, the 
   double nll = 0;
   for (std::int64_t w = 0; w < 3; ++w) {
     std::vector<std::int32_t> inputs(length), targets(length);
-    text.window(w, inputs, targets, {});
+    text.window(w, {inputs, targets, {}, {}});
     std::vector<Tensor> means;
     for (const auto& prior : priors) {
       Tensor mean = Tensor::empty(context, Shape{length, 3});
@@ -518,7 +517,7 @@ TEST_CASE("active units: experts whose weight varies over tokens by more than 0.
     std::vector<std::int32_t> inputs, targets(length);
     for (std::int64_t w = 0; w < 4; ++w) {
       std::vector<std::int32_t> part(length);
-      text.window(w, part, targets, {});
+      text.window(w, {part, targets, {}, {}});
       inputs.insert(inputs.end(), part.begin(), part.end());
     }
     Tape tape(context, Tape::Mode::inference);

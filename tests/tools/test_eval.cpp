@@ -168,8 +168,8 @@ TEST_CASE("a run that reads the future: trained, evaluated and described as such
     const auto table = directory.command(fmt::format("eval leaky --routing {}", routing));
     CHECK(table.code == 0);
     CHECK(table.out.find("READS THE FUTURE") != std::string::npos);
-    const auto json = directory.command(fmt::format("eval leaky --routing {} --json", routing));
-    CHECK(json::parse(json.out)["reads_the_future"] == true);
+    const auto printed = directory.command(fmt::format("eval leaky --routing {} --json", routing));
+    CHECK(json::parse(printed.out)["reads_the_future"] == true);
   }
   CHECK(directory.command("eval run").out.find("FUTURE") == std::string::npos);
   const auto described = directory.command("info leaky");

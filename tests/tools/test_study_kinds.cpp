@@ -63,7 +63,7 @@ std::vector<std::int32_t> targets(const DataSource& source, const AlignedWindows
   std::vector<std::int32_t> all, inputs(static_cast<std::size_t>(length)),
       window(static_cast<std::size_t>(length));
   for (std::int64_t w = 0; w < text.windows; ++w) {
-    text.window(w, inputs, window, {});
+    text.window(w, {inputs, window, {}, {}});
     all.insert(all.end(), window.begin(), window.end());
   }
   return all;

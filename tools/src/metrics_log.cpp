@@ -24,7 +24,10 @@ Json optional(const std::optional<double>& value) {
 // What the needs of a tagged text cost; null without tags.
 Json needs_json(const std::map<std::string, meta::NeedStatistics>& by_need) {
   Json needs;
-  for (const auto& [tag, need] : by_need) needs[tag] = {{"tokens", need.tokens}, {"nll", need.nll}};
+  for (const auto& [tag, need] : by_need) {
+    if (need.scored == 0) continue;  // nothing is asked
+    needs[tag] = {{"tokens", need.tokens}, {"nll", need.nll}, {"accuracy", need.accuracy}};
+  }
   return needs;
 }
 

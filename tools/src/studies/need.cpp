@@ -17,12 +17,31 @@ struct NeedTask {
   Settings set;
 };
 
-const std::vector<NeedTask>& tasks() {
-  static const std::vector<NeedTask> all{
+// The recipe of `recall` for a language without a curriculum.
+Settings one_language(const std::string& length) {
+  return {{"train.seq_len", length}, {"data.pool", "0"}, {"data.pool_until", "0"}, {"data.pool_corpus", ""}};
+}
+
+std::vector<NeedTask> tasks() {
+  return {
       {"recall", "synthetic:recall", "recall", {}},
       {"fables", "synthetic:fables", "quickstart", {}},
+      {"mqar_64", "synthetic:mqar?pairs=4", "recall", one_language("64")},
+      {"mqar_256", "synthetic:mqar?pairs=16", "recall", one_language("256")},
+      {"copy", "synthetic:copy?tokens=8", "recall", one_language("128")},
+      {"induction", "synthetic:induction", "recall", one_language("256")},
+      {"bijection", "synthetic:bijection?values=8", "recall", one_language("128")},
+      {"hmm", "synthetic:hmm", "recall", one_language("128")},
+      {"composite", "synthetic:composite", "recall", one_language("256")},
   };
-  return all;
+}
+
+// A static expert needs positions of its own: the bias by distance serves `local` alone.
+Settings static_arm(const NeedTask& task, const std::string& expert) {
+  Settings set = static_router(expert);
+  if (task.preset == std::string("recall") && expert != "local")
+    set.emplace_back("model.positions", expert == "full" ? "rotary" : "learned");
+  return set;
 }
 
 StudyList list() {
@@ -36,7 +55,7 @@ StudyList list() {
   for (const NeedTask& task : tasks()) {
     add(task, "ours", {});
     for (const std::string expert : {"full", "local", "linear"})
-      add(task, "static_" + expert, static_router(expert));
+      add(task, "static_" + expert, static_arm(task, expert));
   }
   return list;
 }
