@@ -392,7 +392,8 @@ Config tiny() {
 
 // What makes the lookup emerge (docs/training.md): heads that read the previous byte from the start, a
 // learning rate of 1e-3 (at 3e-3 it does not come), and first only four keys in a sequence. It takes many
-// steps, not many sequences. Distances are known inside the window alone, so that the model runs at any length.
+// steps, not many sequences. Distances are known inside the window alone, so that the model runs at any
+// length.
 Config recall() {
   Config c = tiny();
   c.model.positions = Positions::window_bias;

@@ -415,7 +415,7 @@ TEST_CASE("bench: unusable arguments are one line") {
   CHECK(directory.refusal_fault("bench route --window 0", "--window") == "");
   CHECK(directory.refusal_fault("bench route --lengths 8 --width 10 --heads 4", "model.d_model") == "");
   CHECK(directory.refusal_fault("bench route --run missing", "missing") == "");
-  CHECK(directory.refusal_fault("bench route --run run --lengths 999", "max_len") == "");
+  CHECK(directory.refusal_fault("bench route --run run --lengths 999", "expected one of at most 16") == "");
   CHECK(directory.refusal_fault("bench step --preset tinny", "'tiny'") == "");
   CHECK(directory.refusal_fault("bench step --set lr", "KEY=VALUE") == "");
   CHECK(directory.refusal_fault("bench cost-model", "-o") == "");

@@ -414,7 +414,7 @@ TEST_CASE("study: runs that are damaged or of another version are refused by nam
   };
   const std::string config = read_file(directory / (run + "/config.json"));
   CHECK(refused("config.json", replaced(config, "\"format_version\": 1", "\"format_version\": 2"),
-                "static_full-lr0.01-seed1/config.json] format_version: expected 1") == "");
+                "static_full-lr0.01-seed1/config.json format_version: expected 1") == "");
   CHECK(refused("config.json", config.substr(0, 100), "config.json") == "");
   CHECK(refused("checkpoint/latest", "{\"format_version\": 1, \"step\": -1}", "latest") == "");
   const auto fails = [&](const std::string& file, const std::string& content) {

@@ -103,7 +103,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   std::set<std::pair<std::string, int>> nulls;
   for (std::size_t i = 7; i < rows.size(); ++i) {
     CHECK(rows[i]["method"] == "null_router");
-    nulls.insert({rows[i]["corpus"], rows[i]["seq_len"]});
+    nulls.emplace(rows[i]["corpus"].get<std::string>(), rows[i]["seq_len"].get<int>());
   }
   CHECK(nulls == std::set<std::pair<std::string, int>>{
                      {"text", 8}, {"text", 16}, {"other", 16}, {"synthetic:recall?keys=4", 16}});
@@ -130,7 +130,7 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
     return text.replace(text.find("\"train.seq_len\": 8"), 18, "\"train.seq_len\": 5");
   }());
   CHECK(directory.refusal_fault("study mine --arms odd.json --corpus text --out new",
-                                "arm 'ours_t8'] train.seq_len: expected a divisor") == "");
+                                "arm 'ours_t8' train.seq_len: expected a divisor") == "");
   CHECK(directory.refusal_fault("study need --corpus text --out new", "--corpus: expected none") == "");
   CHECK(directory.refusal_fault("study need --quick --corpus text --out new", "--corpus: expected none") ==
         "");

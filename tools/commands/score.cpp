@@ -40,6 +40,9 @@ void check(const Arguments& a, const meta::Config& config) {
     throw ValueError(fmt::format("[score] output: expected either --out FILE or --show, got {}",
                                  a.show ? "both" : "none"));
   }
+  if (config.attention.leaky) {  // before the first line of output
+    throw ValueError("[score] attention.leaky: expected a model that does not read the future, got one");
+  }
   if (a.layer && (*a.layer < 0 || *a.layer >= config.model.layers)) {
     throw ValueError(
         fmt::format("[score] --layer: expected 0 to {}, got {}", config.model.layers - 1, *a.layer));

@@ -30,7 +30,8 @@ bool only_just_begun(const std::string& directory) {
   if (fs::exists(fs::path(directory) / "checkpoint" / "latest")) return false;
   for (const auto& entry : fs::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();
-    if (name.rfind("config.json", 0) != 0 && name != "checkpoint") return false;
+    const bool first = name.rfind("config.json", 0) == 0 || name.rfind("model.safetensors", 0) == 0;
+    if (!first && name != "checkpoint") return false;
   }
   return true;
 }

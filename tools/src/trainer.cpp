@@ -75,10 +75,11 @@ void Trainer::resume() {
   saved_step_ = state_.step;
 }
 
+// The checkpoint comes last: whoever finds it may rely on weights at least as new.
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
-  save_checkpoint(run_, model_, adam_, state_);
   save_weights(run_, "model.safetensors", model_);
+  save_checkpoint(run_, model_, adam_, state_);
   saved_step_ = state_.step;
 }
 

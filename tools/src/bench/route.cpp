@@ -251,8 +251,9 @@ void add_model(Cases& cases, const Context& context, const meta::LoadedRun& run,
       cases.push_back(std::make_unique<ModelCase>(context, *run.model, tokens, own));
   }
   if (cases.size() == before) {
-    throw ValueError(fmt::format("[bench] --lengths: expected one of at most {}, which the run's positions allow, got {}",
-                                 longest, fmt::join(lengths, ", ")));
+    throw ValueError(
+        fmt::format("[bench] --lengths: expected one of at most {}, which the run's positions allow, got {}",
+                    longest, fmt::join(lengths, ", ")));
   }
 }
 
