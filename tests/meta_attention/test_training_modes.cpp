@@ -503,15 +503,14 @@ TEST_CASE("gated straight-through: causal, and the same bits in any batch and fo
 
 TEST_CASE("active units: experts whose weight varies over tokens by more than 0.01") {
   const Context context({.threads = 1});
-  LanguageModel model(context, small_config(Projections::shared), vocabulary, 3);
-  stir(model);
-  for (const float spread : {0.0f, 0.05f, 3.0f}) {
+  for (const float spread : {0.0f, 0.1f, 30.0f}) {
     CAPTURE(spread);
+    LanguageModel model(context, small_config(Projections::shared), vocabulary, 3);
+    stir(model);
     // The controller's output, and so the variance, grows with its last layer.
     for (const auto& named : model.parameters()) {
-      if (named.name != "blocks.1.controller.fc2.weight") continue;
-      const auto weights = named.parameter->value.span<float>();  // each expert listens to units of its own
-      for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = i % 8 % 3 == i / 8 ? spread : 0.0f;
+      if (named.name != "blocks.0.controller.fc2.weight") continue;
+      for (float& weight : named.parameter->value.span<float>()) weight *= spread;
     }
     const auto text = random_text(4);
     std::vector<std::int32_t> inputs, targets(length);
@@ -538,7 +537,8 @@ TEST_CASE("active units: experts whose weight varies over tokens by more than 0.
       total += active;
     }
     CHECK(evaluation.overall.active_units == total / 2);
-    if (spread == 0) CHECK(evaluation.layers[1].active_units == 0);
+    if (spread < 1) CHECK(evaluation.layers[0].active_units == 0);
+    if (spread > 1) CHECK(evaluation.layers[0].active_units >= 2);
     CHECK(nlohmann::json::parse(to_json(evaluation))["routing"]["layers"][1]["active_units"] ==
           evaluation.layers[1].active_units);
   }
