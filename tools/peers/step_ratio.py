@@ -16,11 +16,9 @@ YARDSTICK = ["attention.projections=shared", "router.posterior=free", "attention
 CONFIGURATIONS = {
     "paper": ("paper", []),
     "tiny": ("tiny", []),
-    "recall": ("recall", []),
     "yardstick": ("paper", YARDSTICK + ["router.kind=softmax", "objective.w_kl=0"]),
     "yardstick-kl": ("paper", YARDSTICK + ["objective.w_kl=0.003"]),
 }
-VOCABULARY = {"recall": 64}  # both sides; otherwise --vocabulary
 
 
 def fail(what, code):
@@ -38,7 +36,7 @@ class Dirigo:
     def __init__(self, args, configuration, threads):
         preset, settings = CONFIGURATIONS[configuration]
         self.command = [args.dirigo, "bench", "step", "--preset", preset, "--threads", threads, "--steps", args.steps,
-                        "--vocabulary", VOCABULARY.get(configuration, args.vocabulary), "--json"]
+                        "--vocabulary", args.vocabulary, "--json"]
         self.command += [part for setting in settings for part in ("--set", setting)]
         self.command += ["--cpu-time"] if args.cpu_time else []
 
@@ -54,7 +52,7 @@ class Torch:
 
     def __init__(self, args, configuration, threads, mode):
         command = [sys.executable, HERE / "torch_step.py", "--preset", configuration, "--threads", threads, "--mode", mode,
-                   "--steps", args.steps, "--vocabulary", VOCABULARY.get(configuration, args.vocabulary), "--serve"]
+                   "--steps", args.steps, "--vocabulary", args.vocabulary, "--serve"]
         self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.key = "cpu_ms" if args.cpu_time else "median_ms"
         self.answer()

@@ -18,7 +18,6 @@ BATCH = 32
 PRESETS = {
     "paper": (dict(max_len=64, projections="per_expert", posterior="additive", dropout_inner=0.1, dropout_output=0.1), 1.0, None),
     "tiny": (dict(max_len=256, dropout_output=0.1), 0.003, 1.0),
-    "recall": (dict(max_len=256, dropout_output=0.1, vocabulary=64), 0.003, 1.0),
     "yardstick": (dict(max_len=64, window=16, kind="softmax"), 0.0, None),
     "yardstick-kl": (dict(max_len=64, window=16), 0.003, None),
 }
@@ -94,7 +93,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
     parser.add_argument("--warm-up", type=int, default=3, help="steps before the timed ones")
-    parser.add_argument("--vocabulary", type=int, help="default: 64 for recall, otherwise 256")
+    parser.add_argument("--vocabulary", type=int, help="default: 256")
     parser.add_argument("--mode", choices=MODES, default="eager", help="eager, or a mode of torch.compile")
     parser.add_argument("--compile", dest="mode", action="store_const", const="default", help="--mode default")
     parser.add_argument("--serve", action="store_true", help="time --steps steps for every line on stdin, one JSON line each")
