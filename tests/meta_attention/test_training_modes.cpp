@@ -1,12 +1,9 @@
 // Ways to train that a study compares: leaky experts, empirical Bayes, gated straight-through.
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "dirigo/core/dirichlet_math.hpp"
@@ -17,6 +14,8 @@
 #include "dirigo/meta_attention/score.hpp"
 #include "dirigo/meta_attention/session.hpp"
 #include "dirigo/nn/safetensors.hpp"
+
+#include "../nn/temporary_directory.hpp"
 
 using namespace dirigo;
 using namespace dirigo::meta;
@@ -122,22 +121,6 @@ double median_information(const Context& context, LanguageModel& model, std::spa
   std::sort(information.begin(), information.end());
   return information[information.size() / 2];
 }
-
-class TemporaryFile {
- public:
-  TemporaryFile() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "dirigo-modes-XXXXXX").string();
-    close(mkstemp(pattern.data()));
-    path_ = pattern;
-  }
-  ~TemporaryFile() { std::filesystem::remove(path_); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 }  // namespace
 
@@ -387,30 +370,31 @@ TEST_CASE("empirical Bayes: weight files keep the priors exactly, and damaged on
   LanguageModel model(context, config, vocabulary, 3), other(context, config, vocabulary, 4);
   const std::vector<std::vector<double>> priors{{1.0 / 3, 2e-7, 0.1}, {std::sqrt(2.0), 1e3 / 7, 0.71}};
   model.set_priors(priors);
-  const TemporaryFile file;
-  write_weights(file.path(), model);
-  read_weights(context, file.path(), other);
+  const TemporaryDirectory directory;
+  const std::string file = directory.file("model.safetensors");
+  write_weights(file, model);
+  read_weights(context, file, other);
   for (std::size_t l = 0; l < 2; ++l)
     CHECK(std::vector<double>(other.prior(l).begin(), other.prior(l).end()) == priors[l]);
 
-  const nn::SafetensorsFile content = nn::read_safetensors(context, file.path());
+  const nn::SafetensorsFile content = nn::read_safetensors(context, file);
   CHECK(content.metadata.at("format_version") == "1");
   for (const char* damaged : {"", "[[1,1,1]]", "[[1,1,1],[1,1,-1]]", "[[1,1,1],[1,\"a\",1]]", "7", "[["}) {
     CAPTURE(damaged);
     auto metadata = content.metadata;
     metadata["priors"] = damaged;
-    nn::write_safetensors(file.path(), content.tensors, metadata);
-    CHECK(message_of<IoError>([&] { read_weights(context, file.path(), other); }).find("metadata priors") !=
+    nn::write_safetensors(file, content.tensors, metadata);
+    CHECK(message_of<IoError>([&] { read_weights(context, file, other); }).find("metadata priors") !=
           std::string::npos);
   }
-  nn::write_safetensors(file.path(), content.tensors, {{"format_version", "1"}});
-  CHECK_THROWS_AS(read_weights(context, file.path(), other), IoError);
+  nn::write_safetensors(file, content.tensors, {{"format_version", "1"}});
+  CHECK_THROWS_AS(read_weights(context, file, other), IoError);
 
   // Without it a file says nothing of priors.
   LanguageModel plain(context, small_config(Projections::shared), vocabulary, 3);
-  write_weights(file.path(), plain);
-  CHECK(nn::read_safetensors(context, file.path()).metadata.size() == 1);
-  read_weights(context, file.path(), plain);
+  write_weights(file, plain);
+  CHECK(nn::read_safetensors(context, file).metadata.size() == 1);
+  read_weights(context, file, plain);
 }
 
 // --- train.straight_through=gated --------------------------------------------------------------------------

@@ -64,6 +64,17 @@ std::set<std::string> runs_in(const std::string& directory) {
   return names;
 }
 
+// The study in `cut`, which was stopped again and again, against the one in `whole`.
+void check_same_weights(const TemporaryDirectory& directory) {
+  const auto runs = runs_in(directory / "whole/runs");
+  CHECK(runs_in(directory / "cut/runs") == runs);
+  for (const std::string& run : runs) {
+    CAPTURE(run);
+    CHECK(read_file(directory / ("whole/runs/" + run + "/model.safetensors")) ==
+          read_file(directory / ("cut/runs/" + run + "/model.safetensors")));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("study: the lists that exist resolve, quick or not") {
@@ -326,13 +337,7 @@ TEST_CASE("study: interrupted again and again it ends with the same bits") {
     done = Study(list, options("cut"), data).work(observer);
   }
   CHECK(starts > 3);
-  const auto runs = runs_in(directory / "whole/runs");
-  CHECK(runs_in(directory / "cut/runs") == runs);
-  for (const std::string& run : runs) {
-    CAPTURE(run);
-    CHECK(read_file(directory / ("whole/runs/" + run + "/model.safetensors")) ==
-          read_file(directory / ("cut/runs/" + run + "/model.safetensors")));
-  }
+  check_same_weights(directory);
 }
 
 TEST_CASE("study: Ctrl-C and a killed process leave what the next one goes on from") {
@@ -376,13 +381,7 @@ TEST_CASE("study: killed at any moment it goes on to the same bits") {
     done = killed.code == 0;
   }
   if (!done) REQUIRE(directory.command(flags + "--out cut").code == 0);
-  const auto runs = runs_in(directory / "whole/runs");
-  CHECK(runs_in(directory / "cut/runs") == runs);
-  for (const std::string& run : runs) {
-    CAPTURE(run);
-    CHECK(read_file(directory / ("whole/runs/" + run + "/model.safetensors")) ==
-          read_file(directory / ("cut/runs/" + run + "/model.safetensors")));
-  }
+  check_same_weights(directory);
 }
 
 TEST_CASE("study: without room on the disk it says so, and goes on when there is some") {

@@ -3,22 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 
 #include "dirigo/data/sha256.hpp"
 #include "report.hpp"
 #include "report_assets.hpp"
+#include "report_text.hpp"
 
 namespace dirigo::tools {
 
 namespace {
-
-constexpr const char* none = "&ndash;";
-
-template <class... Values>
-void append(std::string& out, fmt::format_string<Values...> format, Values&&... values) {
-  fmt::format_to(std::back_inserter(out), format, std::forward<Values>(values)...);
-}
 
 std::string fixed(std::optional<double> value, int decimals) {
   return value && std::isfinite(*value) ? fmt::format("{:.{}f}", *value, decimals) : none;

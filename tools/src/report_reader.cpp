@@ -44,10 +44,10 @@ Json layer_json(const std::vector<const ReportByte*>& bytes, std::size_t l) {
   Column chosen, full, linear, u, mi;
   bool dirichlet = false;
   for (const ReportByte* byte : bytes) {
-    const bool none = byte->score.skipped || l >= byte->score.layers.size();
+    const bool absent = byte->score.skipped || l >= byte->score.layers.size();
     const meta::ByteScore::Layer layer =
-        none ? meta::ByteScore::Layer{{0, 0, 0}, {}, {}, {}, {}} : byte->score.layers[l];
-    chosen.add_byte(none ? 255u : static_cast<unsigned>(layer.chosen));
+        absent ? meta::ByteScore::Layer{{0, 0, 0}, {}, {}, {}, {}} : byte->score.layers[l];
+    chosen.add_byte(absent ? 255u : static_cast<unsigned>(layer.chosen));
     full.add(static_cast<unsigned>(scaled(layer.weights[0], 65535, 0, 65535)));
     linear.add(static_cast<unsigned>(scaled(layer.weights[1], 65535, 0, 65535)));
     dirichlet |= layer.uncertainty.has_value();

@@ -19,13 +19,6 @@ namespace dirigo::tools {
 
 namespace {
 
-constexpr const char* none = "&ndash;";
-
-template <class... Values>
-void append(std::string& out, fmt::format_string<Values...> format, Values&&... values) {
-  fmt::format_to(std::back_inserter(out), format, std::forward<Values>(values)...);
-}
-
 // An object of the file, and where it stands there, for messages.
 class Record {
  public:
