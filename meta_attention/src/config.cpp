@@ -373,13 +373,17 @@ Config paper(double w_kl) {
   return c;
 }
 
-// Departs from a plain transformer's start in three ways, because with N(0, 0.02) throughout and 1e-3 it
+// Departs from a plain transformer's start in four ways, because with N(0, 0.02) throughout and 1e-3 it
 // stays for 700 steps where only the last byte counts (docs/training.md): wider weights, embeddings that
-// remain visible in the residual stream, and a controller that waits until every expert has learnt something.
+// remain visible in the residual stream, heads that read the previous byte from the start, and a controller
+// that waits until every expert has learnt something. Distances are known inside the window alone, so that
+// the model runs at any length.
 Config tiny() {
   Config c = common();
   c.model.init_std = 0.05;
   c.model.embedding_std = 0.3;
+  c.model.positions = Positions::window_bias;
+  c.model.bias_slope = 2;
   c.router.warmup = 600;
   c.objective.w_kl.value = 0.003;
   c.train.lr = {nn::LearningRate::Kind::cosine, 2e-3, 100, 0.1};
@@ -390,14 +394,11 @@ Config tiny() {
   return c;
 }
 
-// What makes the lookup emerge (docs/training.md): heads that read the previous byte from the start, a
-// learning rate of 1e-3 (at 3e-3 it does not come), and first only four keys in a sequence. It takes many
-// steps, not many sequences. Distances are known inside the window alone, so that the model runs at any
-// length.
+// What makes the lookup emerge (docs/training.md): `tiny`'s heads that read the previous byte, a learning
+// rate of 1e-3 (at 3e-3 it does not come), and first only four keys in a sequence. It takes many steps, not
+// many sequences.
 Config recall() {
   Config c = tiny();
-  c.model.positions = Positions::window_bias;
-  c.model.bias_slope = 2;
   c.train.steps = 4000;
   c.train.batch = 8;
   c.train.lr.peak = 1e-3;
@@ -416,6 +417,8 @@ Config recall() {
 Config quickstart() {
   Config c = tiny();
   c.model.init_std = c.model.embedding_std = nn::initial_deviation;
+  c.model.positions = Positions::learned;
+  c.model.bias_slope = 0;
   c.router.warmup = 0;
   c.model.layers = 1;
   c.attention.window = 16;

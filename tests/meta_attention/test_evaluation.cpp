@@ -23,6 +23,7 @@ using Row = std::array<double, expert_count>;
 
 Config two_layers() {
   Config c = preset("tiny");
+  c.model.positions = Positions::learned;
   c.model.d_model = 16;
   c.model.heads = 2;
   c.model.layers = layers;

@@ -19,6 +19,8 @@ constexpr std::int64_t vocabulary = 11;
 
 Config small_config(Projections projections, RouterKind kind = RouterKind::bayes) {
   Config c = preset("tiny");
+  c.model.positions = Positions::learned;
+  c.model.bias_slope = 0;
   c.model.d_model = 16;
   c.model.heads = 2;
   c.model.layers = 2;

@@ -21,6 +21,7 @@ using Values = std::vector<double>;
 
 Config one_layer(RouterKind kind = RouterKind::bayes, ExpertKind expert = ExpertKind::full) {
   Config c = preset("tiny");
+  c.model.positions = Positions::learned;
   c.model.d_model = 8;
   c.model.heads = 2;
   c.model.layers = 1;

@@ -27,6 +27,7 @@ Config small_config(Projections projections, RouterKind kind = RouterKind::bayes
   c.model.layers = 2;
   c.model.max_len = max_len;
   c.model.positions = positions;
+  c.model.bias_slope = 0;
   c.router.hidden = 8;
   c.router.kind = kind;
   c.attention.projections = projections;

@@ -26,6 +26,8 @@ constexpr std::int64_t vocabulary = 11, length = 30, window = 5;
 
 Config small_config(Projections projections, std::int64_t layers = 2) {
   Config c = preset("tiny");
+  c.model.positions = Positions::learned;
+  c.model.bias_slope = 0;
   c.model.d_model = 16;
   c.model.heads = 2;
   c.model.layers = layers;

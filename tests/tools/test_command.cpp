@@ -38,7 +38,7 @@ std::vector<std::string> entries(const TemporaryDirectory& directory) {
 const std::string small =
     "train --preset tiny --steps 12 --set model.d_model=16 --set model.heads=2 --set router.hidden=8 --set "
     "train.batch=4 "
-    "--set train.seq_len=16 --set attention.window=4 ";
+    "--set train.seq_len=16 --set attention.window=4 --set model.positions=learned ";
 
 // Exit code 2, one line on stderr that holds `words`, nothing on stdout, no file made.
 void check_refused(const TemporaryDirectory& directory, const std::string& arguments,

@@ -34,7 +34,7 @@ std::string mixed_arms() {
     {"method": "static_full", "name": "recall_full", "corpus": "synthetic:recall?keys=4",
      "set": {"router.kind": "static"}},
     {"method": "ours", "name": "recall_ours", "corpus": "synthetic:recall?keys=4"},
-    {"method": "leaky", "set": {"attention.leaky": true}, "exhibit": "reads the future"}]})";
+    {"method": "leaky", "set": {"attention.leaky": true, "model.positions": "learned"}, "exhibit": "reads the future"}]})";
 }
 
 class MixedStudy : public RunDirectory {

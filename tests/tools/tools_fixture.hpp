@@ -58,9 +58,10 @@ inline std::string small_text() {
 inline meta::Config small_config(const std::string& corpus) {
   meta::Config config = meta::preset("tiny");
   const std::pair<const char*, const char*> settings[] = {
-      {"model.d_model", "16"}, {"model.heads", "2"},    {"router.hidden", "8"}, {"attention.window", "4"},
-      {"train.batch", "4"},    {"train.seq_len", "16"}, {"train.steps", "30"},  {"train.eval_every", "12"},
-      {"train.lr", "0.01"},    {"train.lr_warmup", "5"}};
+      {"model.d_model", "16"},   {"model.heads", "2"},          {"router.hidden", "8"},
+      {"attention.window", "4"}, {"train.batch", "4"},          {"train.seq_len", "16"},
+      {"train.steps", "30"},     {"train.eval_every", "12"},    {"train.lr", "0.01"},
+      {"train.lr_warmup", "5"},  {"model.positions", "learned"}};
   for (const auto& [key, value] : settings) meta::set_field(config, key, value);
   meta::set_field(config, "data.corpus", corpus);
   meta::resolve(config);

@@ -24,6 +24,7 @@ void set_round_weights(meta::LanguageModel& model) {
 
 meta::Config small_config() {
   meta::Config config = meta::preset("tiny");
+  config.model.positions = meta::Positions::learned;
   config.model.d_model = 4;
   config.model.heads = 2;
   config.model.layers = 1;

@@ -12,6 +12,7 @@ inline constexpr std::int64_t small_vocabulary = 11;
 
 inline meta::Config small_model_config(meta::Projections projections, meta::RouterKind kind) {
   meta::Config config = meta::preset("tiny");
+  config.model.positions = meta::Positions::learned;
   config.model.d_model = 8;
   config.model.heads = 2;
   config.model.layers = 2;

@@ -54,7 +54,7 @@ StudyList list() {
   add("few_keys_auto", 256, 16, {{"train.straight_through", "auto"}});
   add("few_keys_gated", 256, 16, {{"train.straight_through", "gated"}});
   for (const std::string expert : {"full", "linear", "local"})
-    add("static_" + expert, 256, 16, static_router(expert));
+    add("static_" + expert, 256, 16, static_expert(expert));
   return list;
 }
 

@@ -17,7 +17,7 @@ StudyList list() {
     return StudyArm{fmt::format("static_{}", expert),
                     fmt::format("static {}", expert),
                     "tiny",
-                    join(ours, static_router(expert)),
+                    join(ours, static_expert(expert)),
                     {}};
   };
   return {"eta",

@@ -36,14 +36,6 @@ std::vector<NeedTask> tasks() {
   };
 }
 
-// A static expert needs positions of its own: the bias by distance serves `local` alone.
-Settings static_arm(const NeedTask& task, const std::string& expert) {
-  Settings set = static_router(expert);
-  if (task.preset == std::string("recall") && expert != "local")
-    set.emplace_back("model.positions", expert == "full" ? "rotary" : "learned");
-  return set;
-}
-
 StudyList list() {
   StudyList list{"need", 1, {}};
   const auto add = [&](const NeedTask& task, const std::string& method, const Settings& router) {
@@ -55,7 +47,8 @@ StudyList list() {
   for (const NeedTask& task : tasks()) {
     add(task, "ours", {});
     for (const std::string expert : {"full", "local", "linear"})
-      add(task, "static_" + expert, static_arm(task, expert));
+      add(task, "static_" + expert,
+          task.preset == std::string("recall") ? static_expert(expert) : static_router(expert));
   }
   return list;
 }

@@ -44,6 +44,12 @@ Settings static_router(const std::string& expert) {
   return {{"router.kind", "static"}, {"router.expert", expert}};
 }
 
+Settings static_expert(const std::string& expert) {
+  Settings set = static_router(expert);
+  if (expert != "local") set.emplace_back("model.positions", expert == "full" ? "rotary" : "learned");
+  return set;
+}
+
 StudyArm static_arm(const std::string& expert) {
   return {"static_" + expert, "static " + expert, "paper-prior-free", static_router(expert), {}};
 }
@@ -80,9 +86,9 @@ std::vector<StudyArm> tiny_arms(const Settings& budget) {
   const auto arm = [&](const char* method, const char* label, const Settings& set) {
     return StudyArm{method, label, "tiny", join(budget, set), {}};
   };
-  return {arm("ours", "ours (tiny)", {}), arm("ours_static_full", "ours, static full", static_router("full")),
-          arm("ours_static_local", "ours, static local", static_router("local")),
-          arm("ours_static_linear", "ours, static linear", static_router("linear")),
+  return {arm("ours", "ours (tiny)", {}), arm("ours_static_full", "ours, static full", static_expert("full")),
+          arm("ours_static_local", "ours, static local", static_expert("local")),
+          arm("ours_static_linear", "ours, static linear", static_expert("linear")),
           arm("ours_softmax_cost", "ours, softmax router, cost penalty 0.01",
               {{"router.kind", "softmax"}, {"objective.w_kl", "0"}, {"objective.cost_lambda", "0.01"}})};
 }

@@ -28,6 +28,9 @@ StudyList built_in_study(std::string_view name);
 // --- what several lists are made of ---
 
 Settings static_router(const std::string& expert);
+// The same in a model whose positions are a bias by distance in the window, which serve `local` alone: the
+// others get positions of their own.
+Settings static_expert(const std::string& expert);
 StudyArm static_arm(const std::string& expert);  // at the paper's setting
 // The paper's ablation and honest baselines, at the paper's setting.
 std::vector<StudyArm> paper_arms();
