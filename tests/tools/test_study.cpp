@@ -105,7 +105,7 @@ TEST_CASE("study: the lists that exist resolve, quick or not") {
           CHECK(config.train.steps == (quick ? 150 : 2000));
         }
         if (name == "pareto" && !quick) CHECK(config.train.seq_len * config.train.batch == 4096);
-        if (name == "emergence" && !quick) CHECK(config.train.seq_len * config.train.batch == 8192);
+        if (name == "emergence" && !quick) CHECK(config.train.seq_len * config.train.batch == 2048);
         if (name == "need" || name == "emergence") CHECK(arm.data.corpus.rfind("synthetic:", 0) == 0);
       }
       CHECK(names.size() == list.arms.size());

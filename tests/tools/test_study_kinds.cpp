@@ -135,6 +135,12 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
   CHECK(directory.refusal_fault("study need --quick --corpus text --out new", "--corpus: expected none") ==
         "");
 
+  write_file(directory / "unscored.json", R"({"format_version": 1, "preset": "tiny", "arms": [
+    {"method": "ours", "corpus": "synthetic:mqar?pairs=4", "set": {"train.seq_len": 16}}]})");
+  CHECK(directory.refusal_fault("study eta --arms unscored.json --out new",
+                                "arm 'ours' corpus: expected a text of which every byte is scored, got "
+                                "synthetic:mqar?pairs=4") == "");
+
   // the same runs under the names of the built-in studies
   const auto named = [&](const std::string& name, const std::string& flags = "") {
     const auto again = directory.study(name, flags);

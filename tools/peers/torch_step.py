@@ -17,7 +17,7 @@ BATCH = 32
 # projections, T = 64, a softmax router; yardstick-kl the same with Dirichlet sampling and KL.
 PRESETS = {
     "paper": (dict(max_len=64, projections="per_expert", posterior="additive", dropout_inner=0.1, dropout_output=0.1), 1.0, None),
-    "tiny": (dict(max_len=256, dropout_output=0.1), 0.003, 1.0),
+    "tiny": (dict(max_len=256, positions="window_bias", dropout_output=0.1), 0.003, 1.0),
     "yardstick": (dict(max_len=64, window=16, kind="softmax"), 0.0, None),
     "yardstick-kl": (dict(max_len=64, window=16), 0.003, None),
 }

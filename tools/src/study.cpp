@@ -334,7 +334,14 @@ void Study::check_sources(std::size_t text, const StudyData& data) const {
     if (text_of_arm_[arm] != text) continue;
     meta::Config config = configs_[arm];
     config.data.corpus = data.corpus;
-    make_run_source(config)->evaluation(config.train.seq_len, 0, 1);
+    const auto source = make_run_source(config);
+    source->evaluation(config.train.seq_len, 0, 1);
+    const std::vector<Need> tags = source->tags();
+    if (probe_ != nullptr && probe_->every_byte && probe_->applies(config) &&
+        std::find(tags.begin(), tags.end(), Need::unscored) != tags.end()) {
+      throw ValueError(fmt::format("[arm '{}'] corpus: expected a text of which every byte is scored, got {}",
+                                   list_.arms[arm].name, data.corpus));
+    }
   }
 }
 

@@ -47,6 +47,7 @@ struct StudyProbe {
   // As JSON. `progress` gets the share that is done; where it returns false, throws meta::Interrupted.
   std::string (*measure)(const Context& context, meta::LanguageModel& model, const meta::EvaluationText& text,
                          const std::function<bool(double)>& progress) = nullptr;
+  bool every_byte = false;  // it has no meaning where targets are ignored: such texts are refused
 };
 
 // What a finished run has shown.

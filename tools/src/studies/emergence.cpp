@@ -11,7 +11,7 @@
 namespace dirigo::tools {
 namespace {
 
-constexpr std::int64_t tokens_per_step = 8192;
+constexpr std::int64_t tokens_per_step = 2048;
 constexpr std::size_t drop_lines = 10;  // of the log, before and after a drop of the routing's entropy
 
 // What the first 45% of the steps draw from; `recall` has `keys`.

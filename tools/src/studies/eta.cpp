@@ -10,7 +10,7 @@ namespace dirigo::tools {
 namespace {
 
 StudyList list() {
-  const Settings budget{{"train.seq_len", "256"}, {"train.batch", "16"}, {"train.steps", "2000"}};
+  const Settings budget{{"train.seq_len", "256"}, {"train.batch", "8"}, {"train.steps", "2000"}};
   const Settings wait{{"router.warmup", "400"}};
   const Settings ours = join(budget, wait);
   const auto fixed = [&](const char* expert) {
@@ -39,7 +39,7 @@ bool has_gates(const meta::Config& config) {
   return config.router.kind == meta::RouterKind::bayes && !config.attention.leaky;
 }
 
-const StudyProbe gate_probe{"gates", has_gates, measure_gates};
+const StudyProbe gate_probe{"gates", has_gates, measure_gates, true};
 
 // What the probe has measured of a run.
 Json measured(const Study& study, const StudyRun& run) {
