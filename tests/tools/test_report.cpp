@@ -223,6 +223,9 @@ const std::string study =
   {"arm":"b1","method":"b","label":"B","corpus":"two","seq_len":128,"exhibit":"leaks","seeds":2,"hard":{"nll":0.5,"nll_ci95":null},"runs":[]}],
  "tables":{"confusion":[{"arm":"a1","method":"a","corpus":"one","layer":1,"need":"text","tokens":9,"fraction_argmax":[0.125,0.875,0]}],
   "boundary":[{"arm":"a1","method":"a","corpus":"one","posterior":"free","schedule":"warmup","w_kl":0.1,"kl":0.5,"mi_token_expert":0.0001,"collapsed":true}],
+  "drops":[{"arm":"a1","method":"a","corpus":"one","seed":1,"keys":16,"last_accuracy":0.875},
+   {"arm":"a1","method":"a","corpus":"one","seed":1,"keys":8,"last_accuracy":1},
+   {"arm":"b1","method":"b","corpus":"two","seed":1,"keys":8,"last_accuracy":null}],
   "unheard_of":[{"arm":"b1","method":"b","corpus":"two","some_number":3.25,"some_number_ci95":[3,3.5],"yes":true,"none":null}]},
  "curves":{"gates":[{"arm":"a1","method":"a","corpus":"one","seed":1,"gate":"mi","eta":[null,0.5,null],"certain":[0,0.5,1],"nll":[1.6,1.55,1.5]}],
   "training":[{"arm":"a1","method":"a","corpus":"one","seed":1,"step":[10,20],"kl":[0.75,0.5],"nll":[null,null]}]}})";
@@ -234,7 +237,8 @@ TEST_CASE("report: a study's rows, tables and curves") {
   CHECK(section.runs == std::vector<std::string>{"a-lr0.001-seed1"});
   const std::string& html = section.html;
   CHECK(!holds(html, "<b>s"));
-  CHECK(count(html, "<h4>On two</h4>") == 2);  // rows and points; what is unheard of has one corpus only
+  CHECK(count(html, "<h4>On two</h4>") ==
+        3);  // rows, points and drops; what is unheard of has one corpus only
   CHECK(holds(html, "<td>2 +1</td>"));
   CHECK(holds(html, "1.5000 &plusmn; 0.1000"));
   CHECK(holds(html, "<td>25.0</td>"));
@@ -247,6 +251,8 @@ TEST_CASE("report: a study's rows, tables and curves") {
   CHECK(holds(html, "<td>yes</td>"));
   CHECK(holds(html, "[0.5,1.55]"));  // a gate's threshold; all soft and all hard have none
   CHECK(holds(html, "[20.0,0.5]"));
+  CHECK(holds(html, "Recall after training"));
+  CHECK(holds(html, "[[8.0,1.0,"));        // by keys, whatever the order of the runs
   CHECK(!holds(html, "Nothing to draw"));  // a curve of nulls is none
   CHECK(holds(html, "\"name\":\"front\",\"line\":true,\"style\":\"bound\",\"points\":[[2000.0,1.5,"));
   CHECK(!holds(html, "nan"));

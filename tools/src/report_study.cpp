@@ -188,7 +188,7 @@ class Page {
         "choice has read. FLOPs are those that ran.</p>\n";
     html += by_corpus(rows_, [this](const Records& rows) { return rows_html(rows); });
     html += grid_html();
-    html += pareto_html() + collapse_html() + eta_html() + need_html();
+    html += pareto_html() + collapse_html() + eta_html() + need_html() + emergence_html();
     html +=
         curves_html("recall", "Recall bytes during training") + curves_html("training", "During training");
     return html + other_tables() + "</section>\n";
@@ -255,6 +255,7 @@ class Page {
   Chart pareto_chart(const Records& points, const std::array<const char*, 3>& what) const;
   std::string eta_html();
   std::string need_html();
+  std::string emergence_html();
   std::string record_table(const Records& all, const std::string& name) const;
   std::string other_tables();
 
@@ -683,6 +684,30 @@ std::string Page::need_html() {
            }
            return part;
          });
+}
+
+// What was learnt at which size, and when. The sizes are languages of their own, yet belong on one chart.
+std::string Page::emergence_html() {
+  const Records drops = take("tables", "drops");
+  if (drops.empty()) return "";
+  Chart chart{"Recall after training",
+              "One point for each run: the share of recall bytes predicted right. More keys come with longer "
+              "sequences.",
+              {"keys"},
+              {"share of the bytes"},
+              {}};
+  for (const auto& [method, runs] : group(drops, "method")) {
+    ChartSeries series{method, {}, true};
+    for (const Record& run : runs) {
+      const auto keys = run.number("keys"), accuracy = run.number("last_accuracy");
+      if (keys && accuracy) series.points.push_back({*keys, *accuracy, {}, label(run)});
+    }
+    std::stable_sort(series.points.begin(), series.points.end(),
+                     [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
+    if (!series.points.empty()) chart.series.push_back(std::move(series));
+  }
+  return "<h3>Emergence</h3>\n" + (chart.series.empty() ? "" : drawn(chart)) +
+         by_corpus(drops, [this](const Records& records) { return record_table(records, "Drops"); });
 }
 
 // Records as they are: a column for every key, an interval beside its number.
