@@ -114,12 +114,16 @@ if(TARGET dirigo)
                        PASS_REGULAR_EXPRESSION "null router .*Report: ")
 endif()
 
-# The other quick studies.
+# The other quick studies; `window` has the arms of the documentation's file.
 if(TARGET dirigo)
-  foreach(study collapse pareto eta need emergence)
+  foreach(study collapse pareto eta need emergence window)
     set(quick_study ${CMAKE_CURRENT_BINARY_DIR}/quick-${study})
+    set(arms)
+    if(study STREQUAL window)
+      set(arms --arms ${PROJECT_SOURCE_DIR}/docs/examples/window-arms.json)
+    endif()
     add_test(NAME study.${study}.clean COMMAND ${CMAKE_COMMAND} -E rm -rf ${quick_study})
-    add_test(NAME study.${study} COMMAND dirigo study ${study} --quick --out ${quick_study})
+    add_test(NAME study.${study} COMMAND dirigo study ${study} ${arms} --quick --out ${quick_study})
     set_tests_properties(study.${study}.clean PROPERTIES FIXTURES_SETUP quick_${study})
     set_tests_properties(study.${study} PROPERTIES FIXTURES_REQUIRED quick_${study} LABELS long TIMEOUT 900
                          PASS_REGULAR_EXPRESSION "null router .*Report: ")
