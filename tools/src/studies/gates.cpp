@@ -7,8 +7,6 @@
 #include <numeric>
 
 #include "dirigo/core/dirichlet_math.hpp"
-#include "dirigo/core/errors.hpp"
-#include "dirigo/core/ignored_target.hpp"
 
 namespace dirigo::tools {
 namespace {
@@ -92,9 +90,6 @@ class GateProbe {
             first + w,
             {std::span(inputs).subspan(begin, length), std::span(targets).subspan(begin, length), {}, {}});
       }
-      if (std::find(targets.begin(), targets.end(), ignored_target) != targets.end())
-        throw ValueError(
-            "[study eta] --corpus: expected a text of which every byte is scored, got ignored ones");
       meta::ForwardOptions options;
       options.routing = meta::RoutingMode::hard;
       const std::vector<Tensor> replaced = means(static_cast<std::size_t>(first * text_.length), tokens);

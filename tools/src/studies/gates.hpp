@@ -42,8 +42,8 @@ Reliability reliability(std::span<const double> probability, const std::vector<b
 std::vector<double> calibrated(const Judged& fitted, const Judged& judged);
 
 // As JSON: {format_version, epsilon, sweep, calibration, gates, risk_coverage, reliability,
-// raw_reliability}. The model must
-// have a Dirichlet. Throws meta::Interrupted where `progress` returned false.
+// raw_reliability}. The model must have a Dirichlet, and every byte of the text must be scored. Throws
+// meta::Interrupted where `progress` returned false.
 std::string measure_gates(const Context& context, meta::LanguageModel& model,
                           const meta::EvaluationText& text, const std::function<bool(double)>& progress);
 
