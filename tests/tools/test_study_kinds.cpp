@@ -1,6 +1,7 @@
 // What single studies add: texts of their own, tables, curves, and the measures behind them.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -10,6 +11,7 @@
 #include "run_fixture.hpp"
 #include "studies/emergence.hpp"
 #include "studies/gates.hpp"
+#include "studies/studies.hpp"
 
 using namespace dirigo;
 using namespace dirigo::tools;
@@ -147,7 +149,18 @@ TEST_CASE("study kinds: arms with texts and lengths of their own, and the tables
     CAPTURE(name);
     CAPTURE(again.err);
     REQUIRE(again.code == 0);
-    return json::parse(again.out);
+    const json results = json::parse(again.out);
+    // its tables are printed, and every column is there in some record
+    for (const ShownTable& shown : find_study(name)->shown()) {
+      CHECK(again.err.find("\n" + shown.name + "\narm ") != std::string::npos);
+      for (const ShownTable::Column& column : shown.columns) {
+        CAPTURE(column.value);
+        CHECK(std::any_of(
+            results["tables"][shown.name].begin(), results["tables"][shown.name].end(),
+            [&](const json& record) { return record.contains(json::json_pointer(column.value)); }));
+      }
+    }
+    return results;
   };
   const json table3 = named("table3");
   const json& ranking = table3["tables"]["ranking"];
@@ -328,6 +341,24 @@ TEST_CASE("study kinds: reliability and calibrated probabilities, by hand") {
   }
   const auto p = calibrated(fitted, {{-5, 0, 29, 100}, {true, true, false, false}});
   CHECK(p == std::vector<double>{0, 0, 1, 1});
+}
+
+TEST_CASE("study kinds: a table as text") {
+  const nlohmann::ordered_json records = nlohmann::ordered_json::parse(R"([
+    {"arm": "ours", "nll": 1.25, "nll_ci95": [1.0, 1.5], "shares": [0.25, 0.75], "fit": true, "seconds": 2e-6},
+    {"arm": "other", "nll": null, "nll_ci95": null, "shares": null, "fit": false, "seconds": 1e-7}])");
+  const ShownTable shown{"gates",
+                         {{"arm", "/arm"},
+                          {"NLL", "/nll", 2},
+                          {"second", "/shares/1", 1},
+                          {"fit", "/fit"},
+                          {"us", "/seconds", 1, 1e6},
+                          {"not there", "/no"}}};
+  CHECK(table_text(records, shown) ==
+        "arm           NLL  second  fit   us  not there\n"
+        "-----  ----------  ------  ---  ---  ---------\n"
+        "ours   1.25+-0.25     0.8  yes  2.0          -\n"
+        "other           -       -   no  0.1          -\n");
 }
 
 TEST_CASE("study kinds: drops and falls") {

@@ -153,7 +153,8 @@ int study_command(Arguments a) {
   write_report(a.options.directory, a.options.threads, report);
   fmt::print(out, "\n{}\nnull router: a controller that emits the prior; rows near it show no learning.\n",
              study_table(results));
-  fmt::print(out, "Results: {}\nReport: {}\n", (directory / "study.json").string(), report);
+  fmt::print(out, "{}\nResults: {}\nReport: {}\n", study_sections_text(results),
+             (directory / "study.json").string(), report);
   if (a.json) fmt::print("{}", json);
   return 0;
 }

@@ -343,4 +343,15 @@ std::string study_table(const StudyResults& results) {
   return table.text();
 }
 
+std::string study_sections_text(const StudyResults& results) {
+  const StudyKind* kind = find_study(results.study);
+  if (kind == nullptr) return "";
+  std::string text;
+  for (const ShownTable& shown : kind->shown()) {
+    const Json& records = results.sections.tables.at(shown.name);
+    if (!records.empty()) text += fmt::format("\n{}\n{}", shown.name, table_text(records, shown));
+  }
+  return text;
+}
+
 }  // namespace dirigo::tools

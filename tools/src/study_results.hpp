@@ -48,5 +48,7 @@ StudyResults study_results(const Study& study, const std::string& corpus, const 
 
 std::string study_json(const StudyResults& results);
 std::string study_table(const StudyResults& results);
+// What a built-in study adds, each table below its name; empty for any other.
+std::string study_sections_text(const StudyResults& results);
 
 }  // namespace dirigo::tools

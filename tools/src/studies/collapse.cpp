@@ -145,8 +145,23 @@ StudySections sections(const Study& study, const SectionOptions&) {
   return result;
 }
 
+std::vector<ShownTable> shown() {
+  return {{"boundary",
+           {{"arm", "/arm"},
+            {"collapsed", "/collapsed"},
+            {"KL", "/kl", 4},
+            {"MI", "/mi_token_expert", 4},
+            {"sampled%", "/entropy_sampled_pct", 1},
+            {"permuted", "/permutation_delta_nll", 4},
+            {"prior", "/prior_delta_nll", 4},
+            {"position only", "/position_only_delta_nll", 4},
+            {"active units", "/active_units"},
+            {"NLL soft", "/soft_nll", 4},
+            {"NLL hard", "/hard_nll", 4}}}};
+}
+
 }  // namespace
 
-const StudyKind collapse_study{"collapse", list, sections};
+const StudyKind collapse_study{"collapse", list, sections, shown};
 
 }  // namespace dirigo::tools

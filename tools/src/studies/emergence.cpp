@@ -165,6 +165,21 @@ StudySections sections(const Study& study, const SectionOptions&) {
   return result;
 }
 
+std::vector<ShownTable> shown() {
+  return {{"drops",
+           {{"arm", "/arm"},
+            {"seed", "/seed"},
+            {"drop at", "/drop_step"},
+            {"from", "/drop_begin"},
+            {"to", "/drop_end"},
+            {"entropy falls at", "/entropy_drop_step"},
+            {"by %", "/entropy_drop_pct", 1},
+            {"hard from", "/switch_step"},
+            {"recall right", "/last_accuracy", 4},
+            {"NLL soft", "/soft_nll", 4},
+            {"NLL hard", "/hard_nll", 4}}}};
+}
+
 }  // namespace
 
 Drop find_drop(const std::vector<std::int64_t>& steps, const std::vector<double>& nll) {
@@ -202,6 +217,6 @@ Fall steepest_fall(const std::vector<std::int64_t>& steps, const std::vector<dou
   return fall;
 }
 
-const StudyKind emergence_study{"emergence", list, sections};
+const StudyKind emergence_study{"emergence", list, sections, shown};
 
 }  // namespace dirigo::tools

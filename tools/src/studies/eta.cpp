@@ -119,8 +119,25 @@ StudySections sections(const Study& study, const SectionOptions&) {
   return result;
 }
 
+std::vector<ShownTable> shown() {
+  return {
+      {"gates",
+       {{"arm", "/arm"}, {"gate", "/gate"}, {"AUROC", "/auroc", 3}, {"gain", "/gain", 4}, {"fit", "/fit"}}},
+      {"calibration",
+       {{"arm", "/arm"},
+        {"gate", "/gate"},
+        {"layer", "/layer"},
+        {"error rate", "/error_rate", 3},
+        {"AUROC", "/auroc", 3},
+        {"AURC", "/aurc", 3},
+        {"ECE", "/ece", 3},
+        {"Brier", "/brier", 3},
+        {"raw ECE", "/raw_ece", 3},
+        {"raw Brier", "/raw_brier", 3}}}};
+}
+
 }  // namespace
 
-const StudyKind eta_study{"eta", list, sections, &gate_probe};
+const StudyKind eta_study{"eta", list, sections, shown, &gate_probe};
 
 }  // namespace dirigo::tools

@@ -36,12 +36,16 @@ Settings dense_lookup(const std::string& easier) {
           {"router.warmup", "1200"}, {"data.pool_until", "0.5"}, {"data.pool_corpus", easier}};
 }
 
+// Many bytes to place and none to spare: told all at once to choose, a router loses what it had learnt
+// (docs/training.md). So a token turns hard as it grows certain.
+const Settings token_by_token{{"train.straight_through", "gated"}};
+
 std::vector<NeedTask> tasks() {
   return {
       {"recall", "synthetic:recall", "recall", {}},
       {"fables", "synthetic:fables", "quickstart", {}},
       {"mqar", "synthetic:mqar?pairs=16", "recall", dense_lookup("synthetic:mqar?pairs=4")},
-      {"copy", "synthetic:copy?tokens=8", "recall", one_language(128)},
+      {"copy", "synthetic:copy?tokens=8", "recall", join(one_language(128), token_by_token)},
       {"induction", "synthetic:induction", "recall", dense_lookup("synthetic:induction?queries=8")},
       {"bijection", "synthetic:bijection?values=8", "recall", one_language(128)},
       {"hmm", "synthetic:hmm", "recall", one_language(128)},
@@ -156,8 +160,32 @@ StudySections sections(const Study& study, const SectionOptions&) {
   return result;
 }
 
+std::vector<ShownTable> shown() {
+  return {{"needs",
+           {{"arm", "/arm"},
+            {"need", "/need"},
+            {"tokens", "/tokens"},
+            {"NLL", "/nll", 4},
+            {"right", "/accuracy", 4},
+            {"posterior error, bits", "/posterior_error_bits", 4}}},
+          {"confusion",
+           {{"arm", "/arm"},
+            {"layer", "/layer"},
+            {"need", "/need"},
+            {"full", "/fraction_argmax/0", 4},
+            {"linear", "/fraction_argmax/1", 4},
+            {"local", "/fraction_argmax/2", 4}}},
+          {"runs",
+           {{"arm", "/arm"},
+            {"seed", "/seed"},
+            {"need", "/need"},
+            {"layer", "/layer"},
+            {"on full", "/on_full", 4},
+            {"text on full", "/others_on_full", 4}}}};
+}
+
 }  // namespace
 
-const StudyKind need_study{"need", list, sections};
+const StudyKind need_study{"need", list, sections, shown};
 
 }  // namespace dirigo::tools

@@ -156,8 +156,31 @@ StudySections sections(const Study& study, const SectionOptions& options) {
   return result;
 }
 
+std::vector<ShownTable> shown() {
+  return {{"points",
+           {{"arm", "/arm"},
+            {"T", "/seq_len"},
+            {"routing", "/routing"},
+            {"NLL", "/nll", 4},
+            {"attention FLOPs/byte", "/attention_flops_per_byte"},
+            {"front", "/front_attention_flops"},
+            {"model FLOPs/byte", "/model_flops_per_byte"},
+            {"front", "/front_model_flops"},
+            {"us/byte", "/seconds_per_byte", 2, 1e6},
+            {"front", "/front_seconds"},
+            {"train s", "/train_s", 1}}},
+          {"costs",
+           {{"arm", "/arm"},
+            {"priced by", "/cost_model"},
+            {"full", "/costs/0", 3},
+            {"linear", "/costs/1", 3},
+            {"local", "/costs/2", 3},
+            {"projected%", "/projected_cost_pct", 1},
+            {"argmax%", "/argmax_cost_pct", 1}}}};
+}
+
 }  // namespace
 
-const StudyKind pareto_study{"pareto", list, sections};
+const StudyKind pareto_study{"pareto", list, sections, shown};
 
 }  // namespace dirigo::tools

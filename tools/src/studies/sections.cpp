@@ -11,13 +11,40 @@
 #include "dirigo/core/errors.hpp"
 #include "dirigo/meta_attention/run_files.hpp"
 #include "statistics.hpp"
+#include "table.hpp"
 
 namespace dirigo::tools {
 namespace {
 
 constexpr std::int64_t max_json_bytes = 64 << 20;
 
+std::string cell(const Json& record, const ShownTable::Column& column) {
+  const Json value = record.value(Json::json_pointer(column.value), Json());
+  if (value.is_boolean()) return value ? "yes" : "no";
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_number()) return "-";
+  const auto shown = [&](double number) {
+    return fmt::format("{:.{}f}", column.scale * number, column.decimals);
+  };
+  const Json interval = record.value(column.value.substr(1) + "_ci95", Json());
+  if (!interval.is_array()) return shown(value);
+  const double half = (interval[1].get<double>() - interval[0].get<double>()) / 2;
+  return shown(value) + "+-" + shown(half);
+}
+
 }  // namespace
+
+std::string table_text(const Json& records, const ShownTable& shown) {
+  std::vector<std::string> titles;
+  for (const ShownTable::Column& column : shown.columns) titles.push_back(column.title);
+  Table table(titles);
+  for (const Json& record : records) {
+    std::vector<std::string> cells;
+    for (const ShownTable::Column& column : shown.columns) cells.push_back(cell(record, column));
+    table.add(std::move(cells));
+  }
+  return table.text();
+}
 
 Json record_of(const Study& study, std::size_t arm) {
   const StudyArm& description = study.list().arms[arm];

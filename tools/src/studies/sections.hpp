@@ -16,6 +16,21 @@ struct StudySections {
   Json tables = Json::object(), curves = Json::object();
 };
 
+// One of `tables` as people read it.
+struct ShownTable {
+  struct Column {
+    std::string title;
+    std::string value;  // where a record has it: a JSON pointer
+    int decimals = 0;   // of a number
+    double scale = 1;   // which is multiplied by this
+  };
+  std::string name;
+  std::vector<Column> columns;
+};
+// A line per record: numbers with half their 95% interval where the record has one (KEY_ci95), a dash for
+// null.
+std::string table_text(const Json& records, const ShownTable& shown);
+
 struct SectionOptions {
   std::vector<std::string> cost_models;  // files of measured costs
 };

@@ -15,7 +15,8 @@ struct StudyKind {
   StudyList (*list)();
   // Of a study whose work is done; its arms need not be those of `list` (--arms).
   StudySections (*sections)(const Study& study, const SectionOptions& options);
-  const StudyProbe* probe = nullptr;  // what the sections need of every run
+  std::vector<ShownTable> (*shown)();  // those of its tables that the command prints
+  const StudyProbe* probe = nullptr;   // what the sections need of every run
 };
 
 extern const StudyKind table3_study, collapse_study, pareto_study, eta_study, need_study, emergence_study;

@@ -82,8 +82,18 @@ StudySections sections(const Study& study, const SectionOptions&) {
   return result;
 }
 
+std::vector<ShownTable> shown() {
+  return {{"ranking",
+           {{"arm", "/arm"},
+            {"on", "/corpus"},
+            {"T", "/seq_len"},
+            {"rank", "/rank"},
+            {"NLL hard", "/nll", 4},
+            {"behind the first", "/difference", 4}}}};
+}
+
 }  // namespace
 
-const StudyKind table3_study{"table3", list, sections};
+const StudyKind table3_study{"table3", list, sections, shown};
 
 }  // namespace dirigo::tools
