@@ -258,6 +258,28 @@ TEST_CASE("report: a study's rows, tables and curves") {
   CHECK(!holds(html, "nan"));
 }
 
+TEST_CASE("report: training curves of a collapse study, by variant or else by weight") {
+  std::string boundary, training;
+  const auto add = [&](const std::string& arm, const std::string& posterior, const std::string& w_kl) {
+    const std::string head = R"({"arm":")" + arm + R"(","method":")" + arm + R"(","corpus":"c",)";
+    boundary += (boundary.empty() ? "" : ",") + head + R"("posterior":")" + posterior +
+                R"(","schedule":"constant","w_kl":)" + w_kl + "}";
+    training += (training.empty() ? "" : ",") + head + R"("seed":1,"step":[1,2],"kl":[3,4]})";
+  };
+  add("a", "free", "0.1");
+  add("b", "free", "1");
+  add("c", "additive", "1");
+  add("d", "other", "1");
+  const std::string html = study_section(R"({"format_version":1,"rows":[],"tables":{"boundary":[)" +
+                                             boundary + R"(]},"curves":{"training":[)" + training + "]}}",
+                                         "s")
+                               .html;
+  CHECK(count(html, "<b>KL: free, constant<") == 1);  // two weights, two lines
+  CHECK(count(html, "<b>KL: w_kl 1<") == 1);          // two variants, two lines
+  CHECK(count(html, "KL: additive") == 0);
+  CHECK(count(html, "KL: other") == 0);
+}
+
 TEST_CASE("report: rows of a language are compared at one length only, those of a file at any") {
   const auto headings = [](const std::string& corpus) {
     const std::string row = R"({"method":"m","corpus":")" + corpus + R"(","seq_len":)";

@@ -477,18 +477,25 @@ std::string Page::curves_html(const char* name, const char* title) {
   std::string html = fmt::format("<h3>{}</h3>\n", title);
   return html + by_corpus(curves, [&](const Records& records) {
            std::string part = "<div class=\"charts\">\n";
+           // A chart for every variant that has several weights; those with one stand together, by weight.
+           std::map<std::string, std::set<std::string>> weights;
+           for (const Record& record : records) {
+             const auto [variant, w_kl] = family(record);
+             weights[variant].insert(w_kl);
+           }
+           const auto names = [&](const Record& record) {  // of the chart, of the line
+             const auto [variant, w_kl] = family(record);
+             if (w_kl.empty()) return std::pair(w_kl, variant);
+             return weights[variant].size() > 1 ? std::pair(": " + variant, w_kl)
+                                                : std::pair(": " + w_kl, variant);
+           };
            for (const Curve& curve : known) {
-             const auto chart_of = [this](const Record& record) {
-               const auto [variant, w_kl] = family(record);
-               return w_kl.empty() ? w_kl : ": " + variant;
-             };
-             for (const auto& [variant, runs] : group(records, chart_of)) {
+             const auto chart_of = [&](const Record& record) { return names(record).first; };
+             for (const auto& [chart_name, runs] : group(records, chart_of)) {
                Chart chart{
-                   curve.title + variant, "One line for each run.", {"training step"}, {curve.axis}, {}};
+                   curve.title + chart_name, "One line for each run.", {"training step"}, {curve.axis}, {}};
                for (const Record& record : runs) {
-                 const auto [run_label, w_kl] = family(record);
-                 ChartSeries series{
-                     w_kl.empty() ? run_label : w_kl, {}, true, "", "seed " + record.shown("seed")};
+                 ChartSeries series{names(record).second, {}, true, "", "seed " + record.shown("seed")};
                  const auto steps = record.numbers("step"), values = record.numbers(curve.key);
                  for (std::size_t i = 0; i < std::min(steps.size(), values.size()); ++i) {
                    if (std::isfinite(values[i])) series.points.push_back({steps[i], values[i]});
