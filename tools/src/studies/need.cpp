@@ -36,8 +36,8 @@ Settings dense_lookup(const std::string& easier) {
           {"router.warmup", "1200"}, {"data.pool_until", "0.5"}, {"data.pool_corpus", easier}};
 }
 
-// Many bytes to place and none to spare: told all at once to choose, a router loses what it had learnt
-// (docs/training.md). So a token turns hard as it grows certain.
+// Turned hard all at once, tokens that are undecided train by their samples and are evaluated by their means,
+// which on this language may be far apart (docs/training.md). So each turns hard as it grows certain.
 const Settings token_by_token{{"train.straight_through", "gated"}};
 
 std::vector<NeedTask> tasks() {
